@@ -1,0 +1,80 @@
+"""Presence: a worker's retained report on itself. Unsigned, so a claim: nothing merges because of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+
+from tars_settings.core.wire import DECODE_ERRORS, MAX_ENVELOPE_BYTES, encode
+from tars_settings.errors import MalformedError
+
+State = Literal["joining", "ready", "stale", "degraded", "offline"]
+
+
+class ScopeReport(msgspec.Struct, frozen=True):
+    """How far a worker is in a scope: highest stamp prefix, and the digest over its winners."""
+
+    gen: int
+    epoch: int
+    digest: str
+
+
+class RefusalReport(msgspec.Struct, frozen=True):
+    """A delta that the worker's model refused: which, which of its keys, and pydantic's message (without values)."""
+
+    scope: str
+    epoch: int
+    digest: str
+    keys: tuple[str, ...]
+    message: str
+
+
+class Presence(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A report. Unknown fields of later releases are passed over.
+
+    ``acked`` maps delta digests (hex, 64 digits) to their fate here, the last 32. ``shadowed`` maps keys that the fleet
+    sets to the source above that wins instead. ``unknown`` are fleet keys that the model does not have.
+    """
+
+    v: int
+    service: str
+    instance: str
+    state: State
+    scopes: dict[str, ScopeReport] = {}  # noqa: RUF012
+    acked: dict[str, Literal["applied", "refused"]] = {}  # noqa: RUF012
+    refused: tuple[RefusalReport, ...] = ()
+    shadowed: dict[str, str] = {}  # noqa: RUF012
+    unknown: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
+    schema: str = ""
+    release: str = ""
+    python: str = ""
+    host: str = ""
+    pid: int = 0
+    at: str = ""
+    counters: dict[str, int] = {}  # noqa: RUF012
+    notes: Annotated[tuple[str, ...], msgspec.Meta(max_length=32)] = ()
+    ext: dict[str, Any] = {}  # noqa: RUF012
+
+
+_decoder: Final = msgspec.json.Decoder(Presence)
+
+
+def parse_presence(payload: bytes) -> Presence:
+    """Return the report in *payload*.
+
+    Raises:
+        MalformedError: it is none.
+    """
+    if len(payload) > MAX_ENVELOPE_BYTES:
+        raise MalformedError("malformed presence: too large")
+    try:
+        return _decoder.decode(payload)
+    except DECODE_ERRORS as error:
+        raise MalformedError(f"malformed presence: {type(error).__name__}") from None
+
+
+def encode_presence(presence: Presence) -> bytes:
+    """Return the report's bytes."""
+    return encode(presence)

@@ -1,0 +1,181 @@
+"""Registers: each key's winner, as a max over what every writer last said.
+
+Per (scope, key, writer) the greatest valid deltas are kept (three, so that voiding the newest leaves a good one); over
+writers the greatest is the winner. Merging is commutative, associative and idempotent. Only valid deltas enter: one
+that is void or held must never displace a valid one (REVIEW F13: a store that kept "the best, valid or not" made
+versions go back).
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from bisect import insort
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+import msgspec
+
+from tars_settings.core.delta import Assignment, Delta
+
+KEPT: Final = 3
+"""Valid deltas kept per (scope, key, writer)."""
+
+
+class Outcome(enum.Enum):
+    """The fate of a valid delta: it won at least one key, was held already, or lost all of its keys."""
+
+    APPLIED = "applied"
+    DUPLICATE = "duplicate"
+    SUPERSEDED = "superseded"
+
+
+class Register(msgspec.Struct, frozen=True, eq=False):
+    """A key's winner: an assignment and the delta that carries it."""
+
+    key: str
+    assignment: Assignment
+    delta: Delta
+
+
+class _Scope:
+    __slots__ = ("candidates", "digests", "highest", "winners")
+
+    def __init__(self) -> None:
+        self.candidates: dict[tuple[str, str], list[Delta]] = {}
+        self.winners: dict[str, Register] = {}
+        self.digests: dict[bytes, Delta] = {}
+        self.highest = (0, 0)
+
+
+class Registers:
+    """All registers of a peer, by scope and key."""
+
+    def __init__(self) -> None:
+        self._scopes: dict[str, _Scope] = {}
+
+    def offer(self, delta: Delta) -> Outcome:
+        """Merge a valid delta and return its fate. All of its assignments are merged, or, as a duplicate, none."""
+        held = self._scopes.setdefault(delta.scope, _Scope())
+        if delta.stamp.digest in held.digests:
+            return Outcome.DUPLICATE
+        held.highest = max(held.highest, (delta.stamp.gen, delta.stamp.epoch))
+        won = [self._merge(held, item, delta) for item in delta.body.assign]
+        if any(delta in held.candidates[item.key, delta.stamp.kid] for item in delta.body.assign):
+            held.digests[delta.stamp.digest] = delta
+        return Outcome.APPLIED if any(won) else Outcome.SUPERSEDED
+
+    def _merge(self, held: _Scope, item: Assignment, delta: Delta) -> bool:
+        candidates = held.candidates.setdefault((item.key, delta.stamp.kid), [])
+        insort(candidates, delta, key=lambda one: one.stamp)
+        if len(candidates) > KEPT:
+            self._forget(held, candidates.pop(0))
+        winner = held.winners.get(item.key)
+        if winner is not None and winner.delta.stamp >= delta.stamp:
+            return False
+        held.winners[item.key] = Register(item.key, item, delta)
+        return True
+
+    def _forget(self, held: _Scope, delta: Delta) -> None:
+        kid = delta.stamp.kid
+        if not any(delta in held.candidates.get((item.key, kid), ()) for item in delta.body.assign):
+            held.digests.pop(delta.stamp.digest, None)
+
+    def rejudge(self, is_valid: Callable[[Delta], bool]) -> tuple[Delta, ...]:
+        """Drop every delta that is no longer valid, recompute the winners, and return what was dropped."""
+        dropped: list[Delta] = []
+        for scope, held in list(self._scopes.items()):
+            verdicts = {digest: is_valid(delta) for digest, delta in held.digests.items()}
+            if all(verdicts.values()):
+                continue
+            dropped += [delta for digest, delta in held.digests.items() if not verdicts[digest]]
+            kept = [delta for digest, delta in held.digests.items() if verdicts[digest]]
+            self._scopes[scope] = _Scope()
+            for delta in kept:
+                self.offer(delta)
+        return tuple(dropped)
+
+    def scopes(self) -> tuple[str, ...]:
+        """Return the scopes of which anything is held."""
+        return tuple(self._scopes)
+
+    def winner(self, scope: str, key: str) -> Register | None:
+        """Return the key's winner, a tombstone too."""
+        held = self._scopes.get(scope)
+        return None if held is None else held.winners.get(key)
+
+    def winners(self, scope: str) -> dict[str, Register]:
+        """Return the winners of a scope by key, tombstones too; a copy."""
+        held = self._scopes.get(scope)
+        return {} if held is None else dict(held.winners)
+
+    def delta(self, scope: str, digest: bytes) -> Delta | None:
+        """Return the held delta with this digest."""
+        held = self._scopes.get(scope)
+        return None if held is None else held.digests.get(digest)
+
+    def deltas(self, scope: str) -> Iterator[Delta]:
+        """Yield every held delta of a scope once."""
+        held = self._scopes.get(scope)
+        return iter(()) if held is None else iter(tuple(held.digests.values()))
+
+    def live_of(self, scope: str, kid: str) -> tuple[Delta, ...]:
+        """Return one writer's live deltas in stamp order: the greatest of that writer for at least one of its keys."""
+        held = self._scopes.get(scope)
+        if held is None:
+            return ()
+        newest = {one[-1].stamp: one[-1] for (_, writer), one in held.candidates.items() if writer == kid and one}
+        return tuple(delta for _, delta in sorted(newest.items()))
+
+    def highest(self, scope: str) -> tuple[int, int]:
+        """Return the greatest (gen, epoch) of a valid delta of the scope, (0, 0) where there is none."""
+        held = self._scopes.get(scope)
+        return (0, 0) if held is None else held.highest
+
+    def digest(self, scope: str) -> str:
+        """Return 32 hex digits over keys and winning stamps: equal on two peers that hold the same."""
+        state = hashlib.blake2b(digest_size=16)
+        for key, register in sorted(self.winners(scope).items()):
+            state.update(f"{len(key)} {key} ".encode() + register.delta.stamp.blob())
+        return state.hexdigest()
+
+
+def effective(registers: Iterable[Register]) -> tuple[Register, ...]:
+    """Return what a scope says, in stamp order: sets that no newer set or unset of a key above or of the key covers.
+
+    Setting a whole nested model replaces, and unsetting removes, everything at and below its key that is older.
+    """
+    ordered = sorted(registers, key=lambda one: one.delta.stamp)
+    standing: dict[str, Register] = {}
+    for register in ordered:
+        below = register.key + "."
+        if any("." in key for key in standing):
+            for key in [key for key in standing if key.startswith(below)]:
+                del standing[key]
+        standing.pop(register.key, None)
+        if not register.assignment.unset:
+            standing[register.key] = register
+    return tuple(standing.values())
+
+
+class ScopeView(msgspec.Struct, frozen=True, eq=False):
+    """What one scope says: its effective registers in stamp order."""
+
+    scope: str
+    registers: tuple[Register, ...]
+
+
+class FleetView(msgspec.Struct, frozen=True, eq=False):
+    """What the fleet says to one worker: its scopes, lowest precedence first."""
+
+    scopes: tuple[ScopeView, ...] = ()
+
+    @classmethod
+    def of(cls, registers: Registers, scopes: Iterable[str]) -> FleetView:
+        """Return the view of *scopes*, lowest precedence first."""
+        return cls(tuple(ScopeView(scope, effective(registers.winners(scope).values())) for scope in scopes))
+
+    def deltas(self) -> tuple[Delta, ...]:
+        """Return the deltas that the view rests on, each once."""
+        seen = {register.delta.stamp.digest: register.delta for one in self.scopes for register in one.registers}
+        return tuple(seen.values())

@@ -1,0 +1,36 @@
+"""Checking an envelope's signature over the exact bytes of its body."""
+
+from __future__ import annotations
+
+from tars_settings.core.wire import Envelope, Purpose, digest_of, pae
+from tars_settings.errors import BadSignatureError
+from tars_settings.trust import sodium
+from tars_settings.trust.keys import kid_of
+
+
+def check_signature(envelope: Envelope, purpose: Purpose, fleet: str, public: bytes) -> bytes:
+    """Return the envelope's digest when its own signature fits.
+
+    Raises:
+        BadSignatureError: other bytes, purpose, fleet or key, or *public* does not hash to the envelope's kid.
+    """
+    if kid_of(public) != envelope.kid:
+        raise BadSignatureError("the public key does not hash to the envelope's key id")
+    encoding = pae(purpose, fleet, envelope.kid, bytes(envelope.body))
+    sodium.verify(encoding, envelope.sig, public)
+    return digest_of(encoding)
+
+
+def signers(envelope: Envelope, purpose: Purpose, fleet: str, publics: dict[str, bytes]) -> frozenset[str]:
+    """Return the key ids, of those in *publics*, whose signature over the envelope fits. Each counts once."""
+    encoding = pae(purpose, fleet, envelope.kid, bytes(envelope.body))
+    claims = {envelope.kid: envelope.sig} | {more.kid: more.sig for more in envelope.cosig if more.kid != envelope.kid}
+    return frozenset(kid for kid, sig in claims.items() if kid in publics and _fits(encoding, sig, publics[kid]))
+
+
+def _fits(encoding: bytes, signature: bytes, public: bytes) -> bool:
+    try:
+        sodium.verify(encoding, signature, public)
+    except BadSignatureError:
+        return False
+    return True

@@ -1,0 +1,59 @@
+"""Grants: what a writer may write, matched on parsed segments (``fnmatch`` would let ``a/*`` cross a slash).
+
+A grant is ``SCOPES`` or ``SCOPES.KEYS``. ``SCOPES`` is ``_all``, ``service`` or ``service@instance``; each name is
+exact, or a prefix with a trailing ``*``. Without ``@`` it covers a service and all of its instances. ``_all`` is
+covered by nothing but itself. ``KEYS`` is a dotted path of exact or ``*``-trailed segments; it covers that key and
+everything below.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from tars_settings.core.names import ALL, Scope
+
+_PATTERN: Final = re.compile(
+    r"(?:_all|(?:\*|[a-z][a-z0-9_-]{0,62}\*?)(?:@(?:\*|[a-z][a-z0-9_-]{0,62}\*?))?)"
+    r"(?:\.(?:\*|[A-Za-z][A-Za-z0-9_]*\*?))*",
+    re.ASCII,
+)
+
+
+def is_grant(text: str) -> bool:
+    """Return whether *text* is a grant."""
+    return len(text) <= 256 and _PATTERN.fullmatch(text) is not None
+
+
+def covers(grant: str, scope: str, key: str) -> bool:
+    """Return whether the grant covers one key of one scope.
+
+    >>> covers("audio-*", "audio-out", "gain"), covers("audio-*", "llm-worker", "model")
+    (True, False)
+    >>> covers("llm-worker.model", "llm-worker@pi-3", "model.name"), covers("*", "_all", "x")
+    (True, False)
+    """
+    scopes, *keys = grant.split(".")
+    parts = key.split(".")
+    return (
+        touches(grant, scope)
+        and bool(scopes)
+        and len(keys) <= len(parts)
+        and all(_fits(pattern, part) for pattern, part in zip(keys, parts, strict=False))
+    )
+
+
+def touches(grant: str, scope: str) -> bool:
+    """Return whether the grant covers anything in a scope."""
+    pattern = grant.partition(".")[0]
+    if ALL in (pattern, scope):
+        return pattern == scope
+    services, at, instances = pattern.partition("@")
+    wanted = Scope.parse(scope)
+    if not _fits(services, wanted.service or ""):
+        return False
+    return not at or (wanted.instance is not None and _fits(instances, wanted.instance))
+
+
+def _fits(pattern: str, name: str) -> bool:
+    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
