@@ -6,6 +6,7 @@ it touches, so whichever copy arrives first carries all of it: a push is visible
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -67,7 +68,7 @@ class DeltaBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     by: Annotated[str, msgspec.Meta(max_length=128)] = ""
     reason: Annotated[str, msgspec.Meta(max_length=512)] = ""
     ack: Ack | msgspec.UnsetType = msgspec.UNSET
-    ext: dict[str, Any] = {}  # noqa: RUF012 - msgspec copies an empty default
+    ext: dict[str, Any] = {}  # msgspec copies an empty default
 
 
 class Delta(msgspec.Struct, frozen=True, eq=False):
@@ -123,7 +124,7 @@ def _check_body(body: DeltaBody) -> None:
         _check_assignment(item)
     keys = sorted((item.key for item in body.assign), key=lambda key: key.split("."))
     # Sorted by segments, whatever lies below a key follows it at once: neighbours suffice.
-    if any(overlap(first, second) for first, second in zip(keys, keys[1:], strict=False)):
+    if any(overlap(first, second) for first, second in pairwise(keys)):
         raise MalformedError("malformed delta: keys that are equal or lie below each other")
     check_value(body.ext)
 

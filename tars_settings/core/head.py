@@ -44,8 +44,8 @@ class IndexBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     epoch: Annotated[int, msgspec.Meta(ge=0, le=MAX_EPOCH)]
     trust: Annotated[int, msgspec.Meta(ge=1, le=2**31)]
     segments: Annotated[tuple[SegmentRef, ...], msgspec.Meta(max_length=MAX_SEGMENTS)]
-    seen: Annotated[dict[Kid, int], msgspec.Meta(max_length=MAX_SEEN)] = {}  # noqa: RUF012
-    ext: dict[str, msgspec.Raw] = {}  # noqa: RUF012
+    seen: Annotated[dict[Kid, int], msgspec.Meta(max_length=MAX_SEEN)] = {}
+    ext: dict[str, msgspec.Raw] = {}
 
 
 class Index(msgspec.Struct, frozen=True, eq=False):

@@ -1,6 +1,6 @@
-"""The grammar of names, and scopes as parsed values.
+r"""The grammar of names, and scopes as parsed values.
 
-ASCII by ``fullmatch``: ``match`` with ``$`` would accept a trailing newline, and ``\\w`` Cyrillic look-alikes.
+ASCII by ``fullmatch``: ``match`` with ``$`` would accept a trailing newline, and ``\w`` Cyrillic look-alikes.
 """
 
 from __future__ import annotations

@@ -41,10 +41,10 @@ class Presence(msgspec.Struct, frozen=True, omit_defaults=True):
     service: str
     instance: str
     state: State
-    scopes: dict[str, ScopeReport] = {}  # noqa: RUF012
-    acked: dict[str, Literal["applied", "refused"]] = {}  # noqa: RUF012
+    scopes: dict[str, ScopeReport] = {}
+    acked: dict[str, Literal["applied", "refused"]] = {}
     refused: tuple[RefusalReport, ...] = ()
-    shadowed: dict[str, str] = {}  # noqa: RUF012
+    shadowed: dict[str, str] = {}
     unknown: tuple[str, ...] = ()
     lacking: tuple[str, ...] = ()
     schema: str = ""
@@ -53,9 +53,9 @@ class Presence(msgspec.Struct, frozen=True, omit_defaults=True):
     host: str = ""
     pid: int = 0
     at: str = ""
-    counters: dict[str, int] = {}  # noqa: RUF012
+    counters: dict[str, int] = {}
     notes: Annotated[tuple[str, ...], msgspec.Meta(max_length=32)] = ()
-    ext: dict[str, Any] = {}  # noqa: RUF012
+    ext: dict[str, Any] = {}
 
 
 _decoder: Final = msgspec.json.Decoder(Presence)

@@ -39,7 +39,7 @@ class Writer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     public: PublicKey
     grants: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)]
     status: Status = "active"
-    retired: Annotated[dict[str, Retirement], msgspec.Meta(max_length=256)] = {}  # noqa: RUF012
+    retired: Annotated[dict[str, Retirement], msgspec.Meta(max_length=256)] = {}
 
     def may_write(self, scope: str, key: str) -> bool:
         """Return whether a grant covers the key."""
@@ -61,7 +61,7 @@ class TrustBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     endorsed: tuple[HexDigest, ...] = ()
     at: Annotated[str, msgspec.Meta(max_length=40)] = ""
     reason: Annotated[str, msgspec.Meta(max_length=512)] = ""
-    ext: dict[str, Any] = {}  # noqa: RUF012
+    ext: dict[str, Any] = {}
 
 
 _body_decoder: Final = msgspec.json.Decoder(TrustBody)
@@ -114,9 +114,7 @@ class TrustDocument:
     def writers_of(self, scope: str) -> tuple[str, ...]:
         """Return the key ids of the writers whose grant touches a scope, compromised ones left out."""
         return tuple(
-            kid
-            for kid, writer in self._writers.items()
-            if writer.status != "compromised" and writer.touches(scope)
+            kid for kid, writer in self._writers.items() if writer.status != "compromised" and writer.touches(scope)
         )
 
     def is_endorsed(self, digest: bytes) -> bool:

@@ -79,5 +79,7 @@ def unseal(sealed: bytes, key: SealKey, *, purpose: str, fleet: str, service: st
     body, tag = sealed[:-_TAG_BYTES], sealed[-_TAG_BYTES:]
     if not hmac.compare_digest(hmac.digest(derived, body, "sha256"), tag):
         other = sealed[len(_MAGIC) : start] != hashlib.sha256(derived).digest()[:_ID_BYTES]
-        raise SealBrokenError("the seal is broken: " + ("made with another key" if other else "the content was changed"))
+        raise SealBrokenError(
+            "the seal is broken: " + ("made with another key" if other else "the content was changed")
+        )
     return sealed[start:-_TAG_BYTES]

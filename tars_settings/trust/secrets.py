@@ -41,9 +41,7 @@ def encrypt(
     return Ciphertext(alg, secret_key.id, nonce + seal(value, aad, nonce, secret_key.material))
 
 
-def decrypt(
-    ciphertext: Ciphertext, secret_keys: dict[str, SecretKey], *, fleet: str, scope: str, key: str
-) -> bytes:
+def decrypt(ciphertext: Ciphertext, secret_keys: dict[str, SecretKey], *, fleet: str, scope: str, key: str) -> bytes:
     """Return the value (JSON bytes) that was encrypted for this key of this scope.
 
     Raises:

@@ -43,7 +43,9 @@ def verify(message: bytes, signature: bytes, public: bytes) -> None:
     try:
         _bindings().crypto_sign_open(signature + message, public)
     except (_crypto_error(), ValueError):  # a signature of the wrong length is a ValueError of PyNaCl's own
-        raise BadSignatureError("the signature does not fit these bytes, this purpose, this fleet and this key") from None
+        raise BadSignatureError(
+            "the signature does not fit these bytes, this purpose, this fleet and this key"
+        ) from None
 
 
 def xchacha_encrypt(message: bytes, aad: bytes, nonce: bytes, key: bytes) -> bytes:

@@ -112,5 +112,3 @@ def judge_index(index: Index, document: TrustDocument) -> Judgement:
         if limit is None or index.body.counter > limit.counter:
             return Judgement(Verdict.VOID, "retired")
     return VALID
-
-
