@@ -10,8 +10,8 @@ import msgspec
 class SessionUp(msgspec.Struct, frozen=True):
     """A connection was accepted. Nothing is subscribed.
 
-    ``retain_as_published`` says whether live messages carry the publisher's retain flag (MQTT 5 only; believed only once
-    an exact probe confirmed it). ``max_packet_bytes`` is what the broker accepts at most, 0 where it did not say.
+    ``retain_as_published`` says whether live messages carry the publisher's retain flag (MQTT 5 only; believed only
+    once an exact probe confirmed it). ``max_packet_bytes`` is what the broker accepts at most, 0 where it did not say.
     """
 
     protocol: Literal[4, 5] = 5
@@ -52,9 +52,9 @@ SessionEvent = SessionUp | SessionDown | Received | Subscribed | Acknowledged
 
 
 class Subscribe(msgspec.Struct, frozen=True):
-    """Subscribe to filters in one packet. ``replay`` asks for retained messages (Retain Handling 0), else live only (2).
+    """Subscribe to filters in one packet.
 
-    On MQTT 3.1.1 a replay always comes. The answer is a Subscribed with the same ``ref``.
+    ``replay`` asks for retained messages (Retain Handling 0); without it only live ones come (2). On MQTT 3.1.1 a replay always comes. The answer is a Subscribed with the same ``ref``.
     """
 
     ref: int

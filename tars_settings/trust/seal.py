@@ -56,8 +56,8 @@ class SealKey(_Guarded):
 def seal(content: bytes, key: SealKey, *, purpose: str, fleet: str, service: str) -> bytes:
     """Return *content* with a header and a tag over both.
 
-    The header names the key by the first 8 bytes of its derived key's hash, so that rotation can tell "another key" from
-    "changed".
+    The header names the key by the first 8 bytes of its derived key's hash, so that rotation can tell "another key"
+    from "changed".
     """
     derived = key.derive(purpose, fleet, service)
     header = _MAGIC + hashlib.sha256(derived).digest()[:_ID_BYTES]
