@@ -54,7 +54,8 @@ SessionEvent = SessionUp | SessionDown | Received | Subscribed | Acknowledged
 class Subscribe(msgspec.Struct, frozen=True):
     """Subscribe to filters in one packet.
 
-    ``replay`` asks for retained messages (Retain Handling 0); without it only live ones come (2). On MQTT 3.1.1 a replay always comes. The answer is a Subscribed with the same ``ref``.
+    ``replay`` asks for retained messages (Retain Handling 0); without it only live ones come (2).
+    On MQTT 3.1.1 a replay always comes. The answer is a Subscribed with the same ``ref``.
     """
 
     ref: int

@@ -91,7 +91,7 @@ class SigningKey(_Guarded):
         parts = lines[0].split() if len(lines) == 1 else []
         match parts:
             case [fmt, ("root" | "writer") as role, name, seed] if fmt == KEY_FORMAT and is_service(name):
-                return cls(role, name, _decode(seed))  # type: ignore[arg-type]
+                return cls(role, name, _decode(seed))
         raise KeyFileError(f"not a key: expected one line '{KEY_FORMAT} root|writer NAME SEED'")
 
 
