@@ -5,6 +5,7 @@ A missing binary is an error, never a skip: a test that did not run proves nothi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -14,6 +15,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _EXTRA_PATH = "/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
 DEADLINE_S = 15.0
@@ -69,7 +74,19 @@ class MosquittoClients:
     def retained(self, topic_filter: str) -> dict[str, bytes]:
         """Return what the broker retains under *topic_filter*, by topic."""
         marker = f"tests-marker/{os.getpid()}/{time.monotonic_ns()}"
-        options = ["-t", topic_filter, "-t", marker, "-q", "0", "--retained-only", "-F", "%t %x", "-W", str(int(DEADLINE_S))]
+        options = [
+            "-t",
+            topic_filter,
+            "-t",
+            marker,
+            "-q",
+            "0",
+            "--retained-only",
+            "-F",
+            "%t %x",
+            "-W",
+            str(int(DEADLINE_S)),
+        ]
         command = [binary("mosquitto_sub"), *self._where, *options]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as subscriber:
             # It ends at the first message that is not retained; until it has subscribed, markers are in vain.
@@ -83,10 +100,8 @@ class MosquittoClients:
 
 
 def _nap(process: subprocess.Popen[str]) -> None:
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=0.05)
-    except subprocess.TimeoutExpired:
-        pass
 
 
 def _version(protocol: str) -> str:
@@ -134,7 +149,7 @@ class Mosquitto:
         """Return what is retained, as ``mosquitto_sub`` sees it."""
         return self.clients.retained(topic_filter)
 
-    def start(self) -> Mosquitto:
+    def start(self) -> Self:
         """Start it and return once it accepts connections.
 
         Raises:
@@ -186,12 +201,12 @@ class Mosquitto:
                 process.kill()
                 process.wait(timeout=DEADLINE_S)
 
-    def restart(self) -> Mosquitto:
+    def restart(self) -> Self:
         """Stop it politely if it runs, and start it on the same port."""
         self.stop()
         return self.start()
 
-    def __enter__(self) -> Mosquitto:
+    def __enter__(self) -> Self:
         return self if self._process is not None else self.start()
 
     def __exit__(

@@ -1,0 +1,1 @@
+"""The edge: one foreign library, one port, one file. Adapters do not see each other."""
