@@ -53,6 +53,7 @@ class Registers:
 
     def __init__(self) -> None:
         self._scopes: dict[str, _Scope] = {}
+        self._forgotten: list[Delta] = []
 
     def offer(self, delta: Delta) -> Outcome:
         """Merge a valid delta and return its fate. All of its assignments are merged, or, as a duplicate, none."""
@@ -80,6 +81,12 @@ class Registers:
         kid = delta.stamp.kid
         if not any(delta in held.candidates.get((item.key, kid), ()) for item in delta.body.assign):
             held.digests.pop(delta.stamp.digest, None)
+            self._forgotten.append(delta)
+
+    def take_forgotten(self) -> tuple[Delta, ...]:
+        """Return, once, the deltas that newer ones pushed out since the last call: a replica may drop their rows."""
+        forgotten, self._forgotten = tuple(self._forgotten), []
+        return forgotten
 
     def rejudge(self, is_valid: Callable[[Delta], bool]) -> tuple[Delta, ...]:
         """Drop every delta that is no longer valid, recompute the winners, and return what was dropped."""
@@ -159,10 +166,14 @@ def effective(registers: Iterable[Register]) -> tuple[Register, ...]:
 
 
 class ScopeView(msgspec.Struct, frozen=True, eq=False):
-    """What one scope says: its effective registers in stamp order."""
+    """What one scope says: its effective registers in stamp order.
+
+    ``winners`` are all of its winners, tombstones and covered ones too: whoever leaves a delta out needs what it hid.
+    """
 
     scope: str
     registers: tuple[Register, ...]
+    winners: tuple[Register, ...] = ()
 
 
 class FleetView(msgspec.Struct, frozen=True, eq=False):
@@ -173,7 +184,8 @@ class FleetView(msgspec.Struct, frozen=True, eq=False):
     @classmethod
     def of(cls, registers: Registers, scopes: Iterable[str]) -> FleetView:
         """Return the view of *scopes*, lowest precedence first."""
-        return cls(tuple(ScopeView(scope, effective(registers.winners(scope).values())) for scope in scopes))
+        held = [(scope, tuple(registers.winners(scope).values())) for scope in scopes]
+        return cls(tuple(ScopeView(scope, effective(winners), winners) for scope, winners in held))
 
     def deltas(self) -> tuple[Delta, ...]:
         """Return the deltas that the view rests on, each once."""
