@@ -1,0 +1,144 @@
+"""Probes: asking the broker what it retains on exact topics.
+
+A probe is a subscription to an exact topic with a replay, unsubscribed when answered. At most 256 topics are unanswered
+at a time (2,000 at once lost live deltas in 4 runs of 4; 500 lost none). A topic that stays silent is absent after a
+marker, published behind the batch, came back twice: replay and live messages are ordered per topic only, so one return
+proves little where retained messages come from another node.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import msgspec
+
+from tars_settings.core.session import Publish, SessionCommand, Subscribe, Unsubscribe
+
+MAX_UNANSWERED: Final = 256
+BATCH: Final = 64
+MARKER_ROUNDS: Final = 2
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What the broker holds on a topic; None where nothing. ``known`` is False where it could not be learned."""
+
+    topic: str
+    payload: bytes | None
+    known: bool = True
+
+
+class _Batch(msgspec.Struct):
+    topics: tuple[str, ...]
+    unanswered: set[str]
+    deadline_s: float
+    rounds: int = 0
+
+
+class Prober:
+    """Asks in bounded batches. It answers each question once, in whatever order the broker does.
+
+    *next_ref* gives numbers for Subscribe and Publish; *timeout_s* bounds the wait for one batch.
+    """
+
+    def __init__(
+        self, marker_topic: str, emit: Callable[[SessionCommand], None], next_ref: Callable[[], int], timeout_s: float
+    ) -> None:
+        self._marker_topic = marker_topic
+        self._emit = emit
+        self._next_ref = next_ref
+        self._timeout_s = timeout_s
+        self._queue: deque[str] = deque()
+        self._asked: set[str] = set()
+        self._batches: dict[int, _Batch] = {}
+
+    @property
+    def idle(self) -> bool:
+        """Whether no question is open."""
+        return not self._asked
+
+    def asked(self, topic: str) -> bool:
+        """Return whether a question about *topic* is open."""
+        return topic in self._asked
+
+    def reset(self) -> None:
+        """Forget every question: the session that would have answered is gone."""
+        self._queue.clear()
+        self._asked.clear()
+        self._batches.clear()
+
+    def ask(self, topics: Iterable[str], *, first: bool = False) -> None:
+        """Ask what the broker holds on *topics*; one that is asked already is not asked twice."""
+        fresh = [topic for topic in dict.fromkeys(topics) if topic not in self._asked]
+        self._asked.update(fresh)
+        if first:
+            self._queue.extendleft(reversed(fresh))
+        else:
+            self._queue.extend(fresh)
+
+    def pump(self, now_s: float) -> None:
+        """Send what the bound on unanswered questions allows."""
+        unanswered = sum(len(batch.unanswered) for batch in self._batches.values())
+        while self._queue and unanswered < MAX_UNANSWERED:
+            size = min(BATCH, MAX_UNANSWERED - unanswered, len(self._queue))
+            topics = tuple(self._queue.popleft() for _ in range(size))
+            ref = self._next_ref()
+            self._batches[ref] = _Batch(topics, set(topics), now_s + self._timeout_s)
+            unanswered += size
+            self._emit(Subscribe(ref, topics, qos=1, replay=True))
+            self._mark(ref)
+
+    def _mark(self, ref: int) -> None:
+        batch = self._batches[ref]
+        payload = f"{ref}.{batch.rounds}".encode()
+        # QoS 1: a QoS 0 marker would overtake replayed messages that wait for the receiver's acknowledgements.
+        self._emit(Publish(self._next_ref(), self._marker_topic, payload, retain=False, qos=1))
+
+    def on_retained(self, topic: str, payload: bytes) -> Answer | None:
+        """Return the answer when the retained message on *topic* is one; a live copy of it serves as well."""
+        if topic not in self._asked:
+            return None
+        for ref, batch in list(self._batches.items()):
+            if topic in batch.unanswered:
+                batch.unanswered.discard(topic)
+                self._asked.discard(topic)
+                if not batch.unanswered:
+                    self._finish(ref)
+                return Answer(topic, payload or None)
+        return None
+
+    def on_marker(self, payload: bytes) -> tuple[Answer, ...]:
+        """Return the topics that are absent now that a marker came back, if it was a batch's last."""
+        text, _, round_text = payload.decode("ascii", "replace").partition(".")
+        ref = int(text) if text.isdecimal() else -1
+        batch = self._batches.get(ref)
+        if batch is None or round_text != str(batch.rounds):
+            return ()
+        batch.rounds += 1
+        if batch.rounds < MARKER_ROUNDS:
+            self._mark(ref)
+            return ()
+        return self._give_up(ref, known=True)
+
+    def on_refused(self, ref: int) -> tuple[Answer, ...]:
+        """Return unknown answers for a batch whose subscription the broker refused."""
+        return self._give_up(ref, known=False) if ref in self._batches else ()
+
+    def on_wake(self, now_s: float) -> tuple[Answer, ...]:
+        """Return unknown answers for batches whose marker did not come back in time."""
+        late = [ref for ref, batch in self._batches.items() if batch.deadline_s <= now_s]
+        return tuple(answer for ref in late for answer in self._give_up(ref, known=False))
+
+    def next_wake_s(self) -> float:
+        """Return when on_wake() is due, infinity where nothing is open."""
+        return min((batch.deadline_s for batch in self._batches.values()), default=float("inf"))
+
+    def _give_up(self, ref: int, *, known: bool) -> tuple[Answer, ...]:
+        silent = sorted(self._batches[ref].unanswered)
+        self._asked.difference_update(silent)
+        self._finish(ref)
+        return tuple(Answer(topic, None, known) for topic in silent)
+
+    def _finish(self, ref: int) -> None:
+        self._emit(Unsubscribe(self._batches.pop(ref).topics))

@@ -1,0 +1,323 @@
+"""Pushing: sign once the scope was caught up, commit, publish, read back.
+
+The high-water mark and the outbox row are committed before anything is published; the same bytes are sent again after a
+crash, unless superseded. Results in order of strength: accepted (acknowledged), retained (read back). MQTT 3.1.1 gives
+no error when an access list drops a publish, so only reading back proves anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from tars_settings.core.delta import Assignment, Delta, DeltaBody, check_fanout, parse_delta
+from tars_settings.core.records import MarkRow, OutboxRow
+from tars_settings.core.session import Publish
+from tars_settings.core.stamp import MAX_EPOCH, MAX_EPOCH_JUMP
+from tars_settings.core.topics import IndexTopic, KeyTopic, SegmentTopic
+from tars_settings.core.wire import encode
+from tars_settings.errors import (
+    ConflictError,
+    EpochExhaustedError,
+    IllegalNameError,
+    MalformedError,
+    NotGrantedError,
+    NotSyncedError,
+    RejectedError,
+    TarsSettingsError,
+)
+from tars_settings.gossip.effects import Effect, Persist, Push, Stage
+from tars_settings.gossip.log import build, lacks_own
+from tars_settings.gossip.peer import Peer
+from tars_settings.trust.document import Writer
+from tars_settings.trust.keys import SigningKey
+from tars_settings.trust.validity import Verdict, read_delta
+
+READ_BACK_TRIES: Final = 3
+
+
+class _Flight(msgspec.Struct):
+    """A delta on its way: which publishes are not acknowledged, which topics were not read back."""
+
+    delta: Delta
+    ref: int | None
+    unacknowledged: set[int]
+    unread: set[str]
+    refused: str = ""
+    accepted: bool = False
+    tries: int = 0
+
+
+class Writing:
+    """The writing half of a peer that holds a key. *ask* probes topics; *next_ref* numbers publishes."""
+
+    def __init__(
+        self,
+        peer: Peer,
+        signer: SigningKey,
+        emit: Callable[[Effect], None],
+        ask: Callable[[tuple[str, ...]], None],
+        next_ref: Callable[[], int],
+    ) -> None:
+        self._peer = peer
+        self._signer = signer
+        self._emit = emit
+        self._ask = ask
+        self._next_ref = next_ref
+        self.marks: dict[str, tuple[int, int]] = {}
+        self._flights: dict[bytes, _Flight] = {}
+        self._outbox: dict[bytes, Delta] = {}
+
+    # --- signing -----------------------------------------------------------------------------------------------------
+
+    def push(self, push: Push, *, synced: bool) -> None:
+        """Sign, commit and publish a push, or refuse it with a Stage notice. Nothing was published when it is refused."""
+        try:
+            delta = self._signed(push)
+        except TarsSettingsError as error:
+            self._emit(Stage(push.ref, "refused", str(error), type(error).__name__))
+            return
+        self._outbox[delta.stamp.digest] = delta
+        mark = (delta.stamp.gen, delta.stamp.epoch)
+        self.marks[delta.scope] = max(self.marks.get(delta.scope, (0, 0)), mark)
+        put = (
+            OutboxRow(delta.scope, delta.stamp.digest, delta.raw),
+            MarkRow(delta.scope, self._signer.kid, *mark),
+        )
+        self._emit(Persist(put, durable=True))
+        self._peer.merge(delta, "own")
+        digest = delta.stamp.digest.hex()
+        self._emit(Stage(push.ref, "signed", gen=mark[0], epoch=mark[1], digest=digest, synced=synced))
+        self._publish(delta, push.ref)
+
+    def _signed(self, push: Push) -> Delta:
+        peer = self._peer
+        if peer.trust.is_pin:
+            raise NotSyncedError("no trust document was found: on the host with the root key, run: tars-settings init")
+        self._check_grants(push, peer.trust.writer(self._signer.kid))
+        gen, epoch = peer.trust.gen, self._next_epoch(push)
+        body = DeltaBody(
+            scope=push.scope,
+            gen=gen,
+            epoch=epoch,
+            trust=peer.trust.version,
+            assign=tuple(self._over(push.scope, item) for item in push.assign),
+            at=push.at,
+            by=push.by,
+            reason=push.reason,
+            ack=push.ack,
+        )
+        payload = self._signer.sign("delta", peer.fleet, encode(body))
+        check_fanout(payload, len(push.assign))
+        return self._own_check(payload)
+
+    def _own_check(self, payload: bytes) -> Delta:
+        """Return the delta as every reader will read it: what they would refuse never leaves."""
+        try:
+            return parse_delta(payload, self._peer.fleet)[1]
+        except MalformedError as error:
+            raise IllegalNameError(str(error)) from None
+
+    def _check_grants(self, push: Push, writer: Writer | None) -> None:
+        name = self._signer.name
+        if writer is None:
+            raise NotGrantedError(
+                f"writer {name!r} ({self._signer.kid}) is not in trust document {self._peer.trust.version}. "
+                "Ask a holder of the root key to grant it"
+            )
+        if writer.status != "active":
+            raise NotGrantedError(f"writer {name!r} is {writer.status}")
+        barred = [item.key for item in push.assign if not writer.may_write(push.scope, item.key)]
+        if barred:
+            raise NotGrantedError(
+                f"writer {name!r} may not write {', '.join(f'{push.scope} {key}' for key in barred)}; "
+                f"its grants are {', '.join(writer.grants) or 'none'}. Ask a holder of the root key to extend them"
+            )
+
+    def _next_epoch(self, push: Push) -> int:
+        seen = self._highest_seen(push.scope)
+        if push.expect_epoch is not None and push.expect_epoch != seen:
+            raise ConflictError(f"{push.scope} is at epoch {seen}, expected {push.expect_epoch}: someone was faster")
+        if seen >= MAX_EPOCH:
+            raise EpochExhaustedError(
+                f"the epochs of {push.scope} are exhausted; a holder of the root key must raise gen"
+            )
+        if not push.force and seen - self._trodden(push.scope, seen) > MAX_EPOCH_JUMP:
+            raise EpochExhaustedError(
+                f"{push.scope} jumped to epoch {seen}, which nobody reached in steps; "
+                "check who wrote it before you follow (force=True), or have the root raise gen"
+            )
+        return seen + 1
+
+    def _highest_seen(self, scope: str) -> int:
+        """Return the highest epoch of the gen in force: of valid deltas, of heads, and of the own mark."""
+        gen = self._peer.trust.gen
+        marks = [self._peer.registers.highest(scope), self.marks.get(scope, (0, 0))]
+        for (of, _), head in self._peer.heads.items():
+            if of == scope and head.index is not None:
+                marks.append((head.index.body.gen, head.index.body.epoch))
+        return max((epoch for of_gen, epoch in marks if of_gen == gen), default=0)
+
+    def _trodden(self, scope: str, seen: int) -> int:
+        """Return the highest epoch below *seen* that is vouched for otherwise: an older delta, or the own mark."""
+        gen = self._peer.trust.gen
+        below = [
+            d.stamp.epoch for d in self._peer.registers.deltas(scope) if d.stamp.gen == gen and d.stamp.epoch < seen
+        ]
+        own_gen, own = self.marks.get(scope, (0, 0))
+        return max([*below, own if own_gen == gen else 0], default=0)
+
+    def _over(self, scope: str, item: Assignment) -> Assignment:
+        held = self._peer.registers.winner(scope, item.key)
+        over = msgspec.UNSET if held is None else held.delta.stamp.digest.hex()
+        return Assignment(item.key, set=item.set, secret=item.secret, unset=item.unset, over=over)
+
+    # --- publishing --------------------------------------------------------------------------------------------------
+
+    def _publish(self, delta: Delta, ref: int | None) -> None:
+        """Publish a delta on all of its topics, then the head: delta, segments, index."""
+        topics = [self._peer.topics.format(KeyTopic(delta.scope, item.key)) for item in delta.body.assign]
+        flight = _Flight(delta, ref, set(), set(topics))
+        self._flights[delta.stamp.digest] = flight
+        for topic in topics:
+            flight.unacknowledged.add(self._send(topic, delta.raw))
+        self.publish_head(delta.scope, flight.unacknowledged)
+
+    def publish_head(self, scope: str, acknowledge: set[int] | None = None) -> None:
+        """Sign and publish the own head of a scope, its changed segments first."""
+        peer, kid = self._peer, self._signer.kid
+        built = build(peer, scope, self._signer)
+        peer.signed_counter[scope] = built.counter
+        for n, payload in built.segments.items():
+            peer.head(scope, kid).pending[n] = payload
+        peer.receive(IndexTopic(scope, kid), built.index, "own")
+        refs = [self._send(peer.topics.format(SegmentTopic(scope, kid, n)), one) for n, one in built.segments.items()]
+        refs.append(self._send(peer.topics.format(IndexTopic(scope, kid)), built.index))
+        if acknowledge is not None:
+            acknowledge.update(refs)
+
+    def _send(self, topic: str, payload: bytes) -> int:
+        ref = self._next_ref()
+        self._emit(Publish(ref, topic, payload))
+        return ref
+
+    # --- what comes back ---------------------------------------------------------------------------------------------
+
+    def on_acknowledged(self, ref: int, *, ok: bool, reason: str) -> None:
+        """Take note of an acknowledgement; when all of a push are there, read it back."""
+        for flight in tuple(self._flights.values()):
+            if ref in flight.unacknowledged:
+                flight.unacknowledged.discard(ref)
+                flight.refused = flight.refused or ("" if ok else reason or "the broker refused it")
+                if not flight.unacknowledged:
+                    self._on_accepted(flight)
+
+    def _on_accepted(self, flight: _Flight) -> None:
+        if flight.refused:
+            self._end(flight, "unconfirmed", flight.refused)
+            return
+        flight.accepted = True
+        self._tell(flight, "accepted")
+        self._ask(tuple(sorted(flight.unread)))
+
+    def on_read_back(self, topic: str, payload: bytes | None, *, known: bool) -> None:
+        """Take note of what the broker retains on a topic that was probed."""
+        for flight in tuple(self._flights.values()):
+            if not flight.accepted or topic not in flight.unread:
+                continue
+            flight.unread.discard(topic)
+            verdict = self._verdict(flight, topic, payload, known=known)
+            if verdict is not None and verdict[0] == "unconfirmed" and flight.tries < READ_BACK_TRIES:
+                # The answer may be to a question from before the publish.
+                flight.tries += 1
+                flight.unread.add(topic)
+                self._ask((topic,))
+            elif verdict is not None:
+                self._end(flight, *verdict)
+            elif not flight.unread:
+                self._end(flight, "retained", "")
+
+    def _verdict(self, flight: _Flight, topic: str, payload: bytes | None, *, known: bool) -> tuple[str, str] | None:
+        """Return how the push ends because of one topic; None when the topic holds it."""
+        if payload == flight.delta.raw:
+            return None
+        if not known:
+            return "unconfirmed", "the broker did not answer when it was read back"
+        parsed = self._peer.topics.parse(topic)
+        held = self._peer.registers.winner(parsed.scope, parsed.key) if isinstance(parsed, KeyTopic) else None
+        if held is not None and held.delta.stamp > flight.delta.stamp:
+            return (
+                "superseded",
+                f"epoch {held.delta.stamp.epoch} by {self._name(held.delta.stamp.kid)} holds {held.key}",
+            )
+        found = "nothing" if payload is None else "something else"
+        return "unconfirmed", f"acknowledged, but the broker retains {found}: may this user publish there?"
+
+    def _name(self, kid: str) -> str:
+        writer = self._peer.trust.writer(kid)
+        return writer.name if writer is not None else kid
+
+    def _tell(self, flight: _Flight, stage: str, reason: str = "") -> None:
+        if flight.ref is not None:
+            stamp = flight.delta.stamp
+            self._emit(
+                Stage(
+                    flight.ref,
+                    stage,  # type: ignore[arg-type]
+                    reason,
+                    gen=stamp.gen,
+                    epoch=stamp.epoch,
+                    digest=stamp.digest.hex(),
+                )
+            )
+
+    def _end(self, flight: _Flight, stage: str, reason: str) -> None:
+        del self._flights[flight.delta.stamp.digest]
+        if stage in ("retained", "superseded"):
+            self._clear(flight.delta)
+        self._tell(flight, stage, reason)
+
+    def _clear(self, delta: Delta) -> None:
+        if self._outbox.pop(delta.stamp.digest, None) is not None:
+            self._emit(Persist(drop=(OutboxRow(delta.scope, delta.stamp.digest, delta.raw),)))
+
+    # --- after a crash or a lost session -----------------------------------------------------------------------------
+
+    def restore(self, row: OutboxRow) -> None:
+        """Take back, from the replica, a delta whose publication was not finished."""
+        try:
+            delta, judgement = read_delta(row.raw, self._peer.trust)
+        except RejectedError:
+            self._emit(Persist(drop=(row,)))
+            return
+        if judgement.verdict is not Verdict.VALID:
+            self._emit(Persist(drop=(row,)))
+            return
+        self._outbox[delta.stamp.digest] = delta
+        self._peer.merge(delta, "own")
+
+    def resume(self, scope: str) -> None:
+        """Send again what was not finished, now that the scope was caught up; and the head when it lacks own winners."""
+        for digest, delta in list(self._outbox.items()):
+            if delta.scope != scope:
+                continue
+            if not self._wins(delta):
+                flight = self._flights.get(digest)
+                if flight is not None:
+                    self._end(flight, "superseded", "a greater delta arrived while the connection was down")
+                self._clear(delta)
+            else:
+                held = self._flights.get(digest)
+                self._publish(delta, None if held is None else held.ref)
+        if lacks_own(self._peer, scope, self._signer.kid) and self._is_active():
+            self.publish_head(scope)
+
+    def _is_active(self) -> bool:
+        writer = self._peer.trust.writer(self._signer.kid)
+        return writer is not None and writer.status == "active"
+
+    def _wins(self, delta: Delta) -> bool:
+        winners = (self._peer.registers.winner(delta.scope, item.key) for item in delta.body.assign)
+        return any(held is not None and held.delta.stamp == delta.stamp for held in winners)
