@@ -110,7 +110,7 @@ class Replicator:
 
     # --- the one entry -----------------------------------------------------------------------------------------------
 
-    def handle(self, event: Event, now_s: float) -> tuple[Effect, ...]:
+    def handle(self, event: Event, now_s: float) -> tuple[Effect, ...]:  # noqa: C901 - a table of events
         """Return what is to be done because of *event*, in order. *now_s* never goes back."""
         self._now_s = now_s
         match event:
@@ -318,16 +318,16 @@ class Replicator:
     def _merge(self, topic: Topic, text: str, payload: bytes, *, retain: bool) -> None:
         version = self.peer.trust.order
         standing = self.peer.receive(topic, payload, "live")
-        self._after_merge(topic, version)
+        self._after_merge(version)
         if standing is Standing.WORSE:
-            self._suspect(topic, text, payload)
+            self._suspect(text, payload)
         elif standing is Standing.CURRENT and retain:
             # Retained by somebody else (Retain As Published): no need to do it again.
             self._repairer.settle(text)
         if self._live and isinstance(topic, IndexTopic | SegmentTopic):
             self._advance(self._syncs[topic.scope])
 
-    def _after_merge(self, topic: Topic, version: tuple[int, bytes]) -> None:
+    def _after_merge(self, version: tuple[int, bytes]) -> None:
         if self.peer.trust.order != version and self._live:
             self._begin_sync()
 
@@ -337,7 +337,7 @@ class Replicator:
             return
         version = self.peer.trust.order
         standing = self._standing_of(topic, answer)
-        self._after_merge(topic, version)
+        self._after_merge(version)
         if isinstance(topic, TrustTopic):
             self._on_trust_answer()
         scope = getattr(topic, "scope", None)
@@ -364,11 +364,11 @@ class Replicator:
         for text in self.peer.release_held():
             topic = self.topics.parse(text)
             if topic is not None and self.peer.desired(topic) is not None:
-                self._suspect(topic, text, b"")
+                self._suspect(text, b"")
 
     # --- repair ------------------------------------------------------------------------------------------------------
 
-    def _suspect(self, topic: Topic, text: str, found: bytes | None) -> None:
+    def _suspect(self, text: str, found: bytes | None) -> None:
         if self._may_repair and self._session is not None:
             self._repairer.suspect(text, found or None, self._now_s)
 
@@ -379,7 +379,7 @@ class Replicator:
         elif self._repairer.is_probing(answer.topic) or self._is_urgent(topic, answer):
             self._repair(topic, answer)
         else:
-            self._suspect(topic, answer.topic, answer.payload)
+            self._suspect(answer.topic, answer.payload)
 
     def _is_urgent(self, topic: Topic, answer: Answer) -> bool:
         """Whether to repair without delay: a writer's deltas mean nothing on a broker without a trust document."""
@@ -503,7 +503,7 @@ class Replicator:
                 self._emit(Rejected("file", "malformed"))
                 continue
             self.peer.receive(topic, payload, "file")
-            self._after_merge(topic, version)
+            self._after_merge(version)
             text = self.topics.format(topic)
             if self._live:
                 self._prober.ask([text])

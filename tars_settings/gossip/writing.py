@@ -73,7 +73,7 @@ class Writing:
     # --- signing -----------------------------------------------------------------------------------------------------
 
     def push(self, push: Push, *, synced: bool) -> None:
-        """Sign, commit and publish a push, or refuse it with a Stage notice. Nothing was published when it is refused."""
+        """Sign, commit and publish a push, or refuse it with a Stage notice; a refused one was not published."""
         try:
             delta = self._signed(push)
         except TarsSettingsError as error:
@@ -299,7 +299,7 @@ class Writing:
         self._peer.merge(delta, "own")
 
     def resume(self, scope: str) -> None:
-        """Send again what was not finished, now that the scope was caught up; and the head when it lacks own winners."""
+        """Send again what was not finished, once the scope was caught up; and the head when it lacks own winners."""
         for digest, delta in list(self._outbox.items()):
             if delta.scope != scope:
                 continue
