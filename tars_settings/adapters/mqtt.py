@@ -456,8 +456,11 @@ class _Session:
         for _ in range(_PACKETS_A_READ):
             before = len(self._events)
             self._guarded(self._client.loop_read)
-            if self.ended or (len(self._events) == before and not self.pending()):
+            if self._is_drained(before):
                 return
+
+    def _is_drained(self, before: int) -> bool:
+        return self.ended or (len(self._events) == before and not self.pending())
 
     def write(self) -> None:
         """Write what the socket takes."""
@@ -546,7 +549,7 @@ class _Session:
         if asked is None:
             return
         asked.waiting.discard(mid)
-        asked.granted &= bool(codes) and all(code.value < 0x80 for code in codes)
+        asked.granted = asked.granted and all(code.value < 0x80 for code in codes)
         if not asked.waiting:
             self._events.append(Subscribed(asked.ref, asked.granted))
 
