@@ -1,0 +1,370 @@
+"""The replica in SQLite: the only door to ``sqlite3``.
+
+What is stored is what was signed; whoever loads it verifies it again, for SQLite does not notice flipped bytes (46 of
+60 gave wrong rows in silence). So a damaged file is an inconvenience: it is moved aside, and the broker fills a new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, TypeVar
+from urllib.parse import quote
+
+from tars_settings.adapters.statedir import check_dir, check_file, private_dir, private_file, set_aside
+from tars_settings.core.records import DeltaRow, IndexRow, MarkRow, OutboxRow, Row, SegmentRow, TrustRow
+from tars_settings.errors import ReplicaError, StateDirError
+
+_log: Final = logging.getLogger("tars_settings.replica")
+
+FILE_NAME: Final = "replica.db"
+SCHEMA_VERSION: Final = 1
+_BUSY_S: Final = 2.0
+_FULL, _NORMAL = 2, 1
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Table:
+    """How one kind of row is kept. ``guard`` is what an arriving row must be, compared with the one that is held."""
+
+    name: str
+    columns: Mapping[str, str]
+    key: tuple[str, ...]
+    guard: str = "TRUE"
+    order: str = ""
+
+    def create(self) -> str:
+        columns = ", ".join(f"{name} {kind} NOT NULL" for name, kind in self.columns.items())
+        return f"CREATE TABLE IF NOT EXISTS {self.name} ({columns}, PRIMARY KEY ({', '.join(self.key)}))"
+
+    def put(self) -> str:
+        # One statement, so that no other process gets between reading and writing. Equal rows are written again: the
+        # held bytes may be damaged, and the arriving ones were verified.
+        values = ", ".join("?" * len(self.columns))
+        update = ", ".join(f"{name} = excluded.{name}" for name in self.columns)
+        return (
+            f"INSERT INTO {self.name} VALUES ({values})"  # noqa: S608 (our own constants, as below)
+            f" ON CONFLICT ({', '.join(self.key)}) DO UPDATE SET {update} WHERE {self.guard}"
+        )
+
+    def drop(self) -> str:
+        matched = " AND ".join(f"{name} = ?" for name in self.identity())
+        return f"DELETE FROM {self.name} WHERE {matched}"  # noqa: S608
+
+    def identity(self) -> tuple[str, ...]:
+        """Return what names a row when it is dropped: all but its bytes, so that a newer one stays."""
+        return tuple(name for name in self.columns if name != "raw")
+
+    def select(self) -> str:
+        return f"SELECT {', '.join(self.columns)} FROM {self.name}"  # noqa: S608
+
+
+_TEXT, _INT, _BYTES = "TEXT", "INTEGER", "BLOB"
+_PYTHON: Final[Mapping[str, type]] = MappingProxyType({_TEXT: str, _INT: int, _BYTES: bytes})
+
+_TABLES: Final[Mapping[type[Any], _Table]] = MappingProxyType(
+    {
+        TrustRow: _Table(
+            "trust",
+            {"version": _INT, "digest": _BYTES, "raw": _BYTES},
+            ("version", "digest"),
+            order=" ORDER BY version, digest",
+        ),
+        DeltaRow: _Table("deltas", {"scope": _TEXT, "digest": _BYTES, "raw": _BYTES}, ("digest",)),
+        IndexRow: _Table(
+            "heads",
+            {"scope": _TEXT, "kid": _TEXT, "counter": _INT, "digest": _BYTES, "raw": _BYTES},
+            ("scope", "kid"),
+            guard="(excluded.counter, excluded.digest) >= (heads.counter, heads.digest)",
+        ),
+        SegmentRow: _Table("segments", {"scope": _TEXT, "kid": _TEXT, "n": _INT, "raw": _BYTES}, ("scope", "kid", "n")),
+        MarkRow: _Table(
+            "marks",
+            {"scope": _TEXT, "kid": _TEXT, "gen": _INT, "epoch": _INT},
+            ("scope", "kid"),
+            guard="(excluded.gen, excluded.epoch) >= (marks.gen, marks.epoch)",
+        ),
+        OutboxRow: _Table("outbox", {"scope": _TEXT, "digest": _BYTES, "raw": _BYTES}, ("digest",)),
+    }
+)
+
+
+def has_wal_fix(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> bool:
+    """Return whether this SQLite has the fix of the WAL-reset bug, which corrupts files (sqlite.org/wal.html).
+
+    >>> [has_wal_fix(v) for v in ((3, 40, 1), (3, 44, 6), (3, 45, 0), (3, 50, 7), (3, 51, 2), (3, 51, 3))]
+    [False, True, False, True, False, True]
+    """
+    branch = version[:2]
+    if branch in ((3, 44), (3, 50)):
+        return version >= ((3, 44, 6) if branch == (3, 44) else (3, 50, 7))
+    return version >= (3, 51, 3)
+
+
+class SqliteReplica:
+    """Rows in one file, fulfilling :class:`tars_settings.ports.ReplicaStore`.
+
+    The file is opened at the first use, again after a fork, and again when another process moved it aside. ``load``
+    creates nothing. With *create* False nothing is created or moved aside at all: for one who only wants to look.
+    Threads may share it.
+    """
+
+    def __init__(self, path: Path, *, create: bool = True) -> None:
+        self._path = path
+        self._create = create
+        self._connection: sqlite3.Connection | None = None
+        self._lock = threading.RLock()
+        self._opened: tuple[int, int, int] = (0, 0, 0)
+        self._synchronous = _FULL
+
+    def __repr__(self) -> str:
+        return f"<SqliteReplica {self._path}>"
+
+    def load(self, scopes: Iterable[str] | None = None) -> Sequence[Row]:
+        """Return the rows of *scopes* (all where None) and every TrustRow; trust first, by version.
+
+        A row that is not of its form is left out. A damaged file is moved aside, which one line of the log says, and
+        nothing is returned; the next ``apply`` begins a new one.
+
+        Raises:
+            ReplicaError: it can't be read; or it is damaged, and can't or may not be moved aside.
+        """
+        wanted = None if scopes is None else sorted(set(scopes))
+        with self._lock:
+            try:
+                connection = self._current(create=False)
+                return [] if connection is None else self._careful(lambda: list(_rows(connection, wanted)))
+            except _BuriedError:
+                return []
+
+    def apply(self, put: Sequence[Row], drop: Sequence[Row] = (), *, durable: bool = True) -> None:
+        """Put and drop rows in one transaction; with *durable* it is on the disk when this returns.
+
+        Raises:
+            ReplicaError: nothing was changed. A damaged file was moved aside: put everything that is to be kept again.
+        """
+        with self._lock:
+            connection = self._current(create=True)
+            assert connection is not None  # noqa: S101 (for the type checker)
+            self._careful(lambda: self._write(connection, put, drop, _FULL if durable else _NORMAL))
+
+    def _write(self, connection: sqlite3.Connection, put: Sequence[Row], drop: Sequence[Row], level: int) -> None:
+        if level != self._synchronous:
+            _set_synchronous(connection, level)
+            self._synchronous = level
+        with _transaction(connection):
+            for row in put:
+                table = _TABLES[type(row)]
+                connection.execute(table.put(), [getattr(row, name) for name in table.columns])
+            for row in drop:
+                table = _TABLES[type(row)]
+                connection.execute(table.drop(), [getattr(row, name) for name in table.identity()])
+
+    def close(self) -> None:
+        """Close it; harmless twice. The next use opens it again."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+            if connection is not None and self._opened[0] == os.getpid():
+                connection.close()
+
+    # --- opening ---------------------------------------------------------------------------------------------------
+
+    def _current(self, *, create: bool) -> sqlite3.Connection | None:
+        """Return a connection to the file as it is now, None where there is none and none is to be made."""
+        if self._connection is not None and self._opened[0] != os.getpid():
+            _inherited.append(self._connection)  # SQLite forbids its use in a child, and closing it too
+            self._connection = None
+        if self._connection is not None and self._opened != _mark_of(self._path):
+            self.close()
+        if self._connection is None:
+            self._connection = self._careful(lambda: self._open(create=create))
+            self._opened = _mark_of(self._path)
+            self._synchronous = _FULL
+        return self._connection
+
+    def _open(self, *, create: bool) -> sqlite3.Connection | None:
+        if create and not self._create:
+            raise ReplicaError(f"the replica {self._path} was opened for reading only")
+        if create:
+            private_dir(self._path.parent)
+            private_file(self._path)
+        elif not os.path.lexists(self._path):
+            return None
+        check_dir(self._path.parent)
+        check_file(self._path)
+        return self._connect(create=create)
+
+    def _connect(self, *, create: bool) -> sqlite3.Connection | None:
+        connection = _connect(self._path, "mode=rw" if os.access(self._path, os.W_OK) else "mode=ro")
+        try:
+            return self._prepare(connection, create=create)
+        except sqlite3.OperationalError:
+            connection.close()
+            if create or (os.access(self._path, os.W_OK) and os.access(self._path.parent, os.W_OK)):
+                raise
+        # A journal or a WAL was left, and on a read-only disk it can't be played back. What is read this way may be a
+        # mixture, and every row is verified by whoever loads it.
+        connection = _connect(self._path, "mode=ro&immutable=1")
+        return self._prepare(connection, create=False)
+
+    def _prepare(self, connection: sqlite3.Connection, *, create: bool) -> sqlite3.Connection | None:
+        try:
+            _tune(connection)
+            version, tables = _schema(connection)
+            if version > SCHEMA_VERSION:
+                raise ReplicaError(f"the replica {self._path} was made by a newer release; it is left alone")
+            if version == 0 and not tables:
+                if not create:
+                    connection.close()
+                    return None
+                _create_schema(connection)
+            elif not {table.name for table in _TABLES.values()} <= tables:
+                raise sqlite3.DatabaseError("tables are missing")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _careful(self, step: Callable[[], T]) -> T:
+        """Carry out *step*; move a damaged file aside.
+
+        Raises:
+            ReplicaError: from whatever SQLite or the file system said.
+        """
+        try:
+            return step()
+        except (StateDirError, OSError, OverflowError) as error:
+            raise ReplicaError(f"the replica {self._path} can't be used: {error}") from error
+        except sqlite3.Error as error:
+            # OperationalError is the surroundings' (full, read-only, locked); a bare DatabaseError is damage.
+            if type(error) is sqlite3.DatabaseError:
+                self._bury(error)
+            raise ReplicaError(f"the replica {self._path} can't be used: {error}") from error
+
+    def _bury(self, error: sqlite3.DatabaseError) -> None:
+        """Move the damaged file aside.
+
+        Raises:
+            ReplicaError: always; it says that the file is damaged, and where it is now.
+        """
+        self.close()
+        if not self._create:
+            raise ReplicaError(f"the replica {self._path} is damaged: {error}") from error
+        try:
+            grave = set_aside(self._path)
+        except StateDirError as refused:
+            raise ReplicaError(str(refused)) from error
+        _log.error("the replica was damaged (%s); it is now %s, and a new one is begun", error, grave)
+        raise _BuriedError(f"the replica {self._path} was damaged ({error}); it is now {grave}") from error
+
+
+class _BuriedError(ReplicaError):
+    """The file was damaged and has been moved aside."""
+
+
+_inherited: Final[list[sqlite3.Connection]] = []
+"""Connections of a parent process, kept so that the collector does not close them either."""
+
+
+def _mark_of(path: Path) -> tuple[int, int, int]:
+    """Return what tells this file in this process from another one of the same name."""
+    try:
+        found = path.stat()
+    except OSError:
+        return (os.getpid(), 0, 0)
+    return (os.getpid(), found.st_dev, found.st_ino)
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"file:{quote(os.fspath(path.absolute()))}?{mode}",
+        uri=True,
+        timeout=_BUSY_S,
+        isolation_level=None,
+        check_same_thread=False,  # our own lock serialises
+    )
+    # A flipped bit in a text must not make all rows unreadable.
+    connection.text_factory = lambda text: text.decode(errors="replace")
+    return connection
+
+
+def _tune(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA mmap_size = 0")
+    connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute("PRAGMA cell_size_check = ON")
+    _set_synchronous(connection, _FULL)
+
+
+def _set_synchronous(connection: sqlite3.Connection, level: int) -> None:
+    connection.execute(f"PRAGMA synchronous = {level}")
+    (found,) = connection.execute("PRAGMA synchronous").fetchone()
+    if found != level:
+        raise ReplicaError("this SQLite does not let synchronous be set; nothing durable can be promised")
+
+
+def _schema(connection: sqlite3.Connection) -> tuple[int, set[str]]:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    return version, tables
+
+
+def _create_schema(connection: sqlite3.Connection) -> None:
+    # Decided for new files only: a file that others have open is never switched.
+    connection.execute(f"PRAGMA journal_mode = {'WAL' if has_wal_fix() else 'DELETE'}")
+    with _transaction(connection):
+        for table in _TABLES.values():
+            connection.execute(table.create())
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # SQLite ends it by itself when the disk is full
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _rows(connection: sqlite3.Connection, scopes: list[str] | None) -> Iterator[Row]:
+    malformed = 0
+    with _reading(connection):
+        for kind, table in _TABLES.items():
+            types = tuple(_PYTHON[declared] for declared in table.columns.values())
+            for values in _select(connection, table, scopes):
+                if tuple(map(type, values)) == types:
+                    yield kind(**dict(zip(table.columns, values, strict=True)))
+                else:
+                    malformed += 1
+    if malformed:
+        _log.warning("%d rows of the replica are malformed and were left out", malformed)
+
+
+@contextlib.contextmanager
+def _reading(connection: sqlite3.Connection) -> Iterator[None]:
+    # All tables as they were at one moment, whatever other processes write meanwhile.
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def _select(connection: sqlite3.Connection, table: _Table, scopes: list[str] | None) -> Iterator[tuple[Any, ...]]:
+    if scopes is None or "scope" not in table.columns:
+        yield from connection.execute(table.select() + table.order)
+        return
+    for scope in scopes:
+        yield from connection.execute(f"{table.select()} WHERE scope = ?", (scope,))
