@@ -1,7 +1,8 @@
 """The replica in SQLite: the only door to ``sqlite3``.
 
 What is stored is what was signed; whoever loads it verifies it again, for SQLite does not notice flipped bytes (46 of
-60 gave wrong rows in silence). So a damaged file is an inconvenience: it is moved aside, and the broker fills a new one.
+60 gave wrong rows in silence). So a damaged file is an inconvenience: it is moved aside, and the broker fills a new
+one.
 """
 
 from __future__ import annotations
