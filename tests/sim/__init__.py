@@ -1,0 +1,1 @@
+"""The simulator, run: seeds, invariants and mutants."""
