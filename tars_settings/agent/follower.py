@@ -1,0 +1,334 @@
+"""One joined Settings class: its newest snapshot, what it refused, and the report on it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import socket
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Final, Generic, Literal, TypeVar
+
+import msgspec
+from pydantic_settings import BaseSettings
+
+from tars_settings._version import __version__
+from tars_settings.agent.keep import LastGood
+from tars_settings.agent.loop import Agent
+from tars_settings.core.delta import Ack, Delta
+from tars_settings.core.names import scopes_of
+from tars_settings.core.presence import Presence, RefusalReport, ScopeReport, State, encode_presence
+from tars_settings.core.register import FleetView
+from tars_settings.core.session import Received, SessionDown, SessionUp
+from tars_settings.core.topics import PresenceTopic, SchemaTopic
+from tars_settings.gossip.effects import Follow, Merged, Notice, ScopeSynced, TrustChanged
+from tars_settings.schema import keys_of
+from tars_settings.settings.live import Built, SnapshotBuilder
+
+T = TypeVar("T", bound=BaseSettings)
+
+_log: Final = logging.getLogger("tars_settings.agent")
+
+MAX_ACKED: Final = 32
+REGULAR_S: Final = 600.0
+REFUSAL_S: Final = 1.0
+LKG_WITHIN_S: Final = 0.05
+SCHEMA_WAIT_S: Final = 1.0
+
+
+class Status(msgspec.Struct, frozen=True):
+    """What a worker says of itself.
+
+    ``lacking`` names what keeps it from ready. ``refused`` are deltas that the model refused; ``shadowed`` maps keys that
+    the fleet sets to the source that wins over it; ``unknown`` are fleet keys that the model does not have. ``unstored``
+    says why the replica is not written, empty where it is; ``reason`` why there is no connection.
+    """
+
+    state: State
+    connected: bool
+    scopes: dict[str, ScopeReport]
+    lacking: tuple[str, ...] = ()
+    refused: tuple[RefusalReport, ...] = ()
+    shadowed: dict[str, str] = {}  # noqa: RUF012
+    unknown: tuple[str, ...] = ()
+    unstored: str = ""
+    reason: str = ""
+    counters: dict[str, int] = {}  # noqa: RUF012
+
+
+class Follower(Generic[T]):
+    """Follows the scopes of one worker and keeps its snapshot. Everything here runs in the agent's thread.
+
+    *on_swap* is called with (held, received, epoch) after each change; *on_state* when the status word changes.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        builder: SnapshotBuilder[T],
+        *,
+        service: str,
+        instance: str,
+        keys: tuple[str, ...],
+        schema: tuple[str, bytes],
+        lkg: LastGood | None,
+        session: str,
+    ) -> None:
+        self.service = service
+        self.instance = instance
+        self.scopes = scopes_of(service, instance)
+        self.on_swap: Callable[[T, T, int], None] = lambda held, received, epoch: None
+        self.on_state: Callable[[State], None] = lambda state: None
+        self._agent = agent
+        self._builder = builder
+        self._keys = keys
+        self._schema = schema
+        self._lkg = lkg
+        self._session = session
+        self._acked: OrderedDict[str, Literal["applied", "refused"]] = OrderedDict()
+        self._lacking: dict[str, tuple[str, ...]] = {}
+        self._was_ready = False
+        self._late = False
+        self._report_s = float("inf")
+        self._reported_s = float("-inf")
+        self._lkg_waits = False
+        self._schema_seen = False
+        self._state: State = "joining"
+        self.built: Built[T] = builder.build(self._view())
+
+    # --- status ------------------------------------------------------------------------------------------------------
+
+    @property
+    def current(self) -> T:
+        """The newest snapshot."""
+        return self.built.snapshot
+
+    def state(self) -> State:
+        """Return the status word.
+
+        ``joining`` until the scopes were caught up once, ``ready`` while they are, ``degraded`` when something that is
+        mentioned can't be had, ``stale`` when the connection is lost after that, ``offline`` when there never was one.
+        """
+        if not self._agent.connected:
+            return "stale" if self._was_ready else ("offline" if self._late else "joining")
+        states = {self._agent.replicator.state_of(scope) for scope in self.scopes}
+        if states == {"ready"}:
+            return "ready"
+        if "joining" in states:
+            return "stale" if self._was_ready else "joining"
+        return "degraded"
+
+    def status(self) -> Status:
+        """Return what this worker says of itself now; may be called from any thread."""
+        agent = self._agent
+        return Status(
+            state=self.state(),
+            connected=agent.connected,
+            scopes=self._scope_reports(),
+            lacking=tuple(dict.fromkeys(one for lacking in self._lacking.values() for one in lacking)),
+            refused=self._refusals(),
+            shadowed=dict(self.built.shadowed),
+            unknown=self.built.unknown,
+            unstored=agent.unstored,
+            reason=agent.disconnect_reason,
+            counters=dict(agent.counters),
+        )
+
+    def _scope_reports(self) -> dict[str, ScopeReport]:
+        registers = self._agent.replicator.peer.registers
+        return {scope: ScopeReport(*registers.highest(scope), registers.digest(scope)) for scope in self.scopes}
+
+    def _refusals(self) -> tuple[RefusalReport, ...]:
+        return tuple(
+            RefusalReport(one.delta.scope, one.delta.stamp.epoch, one.delta.stamp.digest.hex(), one.keys, one.message[:500])
+            for one in self.built.refused
+        )
+
+    # --- as a listener -----------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Follow the scopes; call it in the agent's thread, or before it starts."""
+        self._set_will()
+        for scope in self.scopes:
+            self._agent.feed(Follow(scope, self._keys))
+        self._agent.later(self._agent.replicator.policy.sync_bound_s, self._on_late)
+        self._lkg_soon()
+
+    def catch_up(self) -> None:
+        """Take part in a session that others began."""
+        if self._agent.connected:
+            self.report()
+        self._tell_state()
+
+    def _on_late(self) -> None:
+        self._late = True
+        self._tell_state()
+
+    def on_session(self, event: SessionUp | SessionDown) -> None:
+        """Report when a session begins."""
+        if isinstance(event, SessionUp):
+            self._schema_seen = False
+            self.report()
+        self._tell_state()
+
+    def on_message(self, received: Received) -> None:
+        """Note that the schema of this class is there already."""
+        topic = self._agent.replicator.topics.parse(received.topic)
+        if topic == SchemaTopic(self.service, self._schema[0]) and received.payload == self._schema[1]:
+            self._schema_seen = True
+
+    def on_burst(self, notices: Sequence[Notice]) -> None:
+        """Build a new snapshot where a burst changed what these scopes say."""
+        merged = [one for one in notices if isinstance(one, Merged) and one.delta.scope in self.scopes]
+        dirty = any(one.fate == "applied" for one in merged) or any(isinstance(one, TrustChanged) for one in notices)
+        if dirty:
+            self.refresh()
+        for one in merged:
+            if one.fate != "duplicate":
+                self._acknowledge(one.delta)
+        for notice in notices:
+            if isinstance(notice, ScopeSynced) and notice.scope in self.scopes:
+                self._lacking[notice.scope] = notice.lacking
+        self._tell_state()
+
+    def refresh(self) -> None:
+        """Validate what the fleet says now, and swap."""
+        held = self.built
+        built = self._builder.build(self._view())
+        self.built = built
+        for refused in built.refused:
+            if all(refused.delta is not one.delta for one in held.refused):
+                _log.warning(
+                    "%s refused epoch %d of %s: %s", self.service, refused.delta.stamp.epoch, refused.delta.scope, refused.message
+                )
+        if built.snapshot is not held.snapshot:
+            epoch = max(self._agent.replicator.peer.registers.highest(scope)[1] for scope in self.scopes)
+            self.on_swap(held.snapshot, built.snapshot, epoch)
+            self._lkg_soon()
+
+    def _view(self) -> FleetView:
+        return FleetView.of(self._agent.replicator.peer.registers, self.scopes)
+
+    def _tell_state(self) -> None:
+        state = self.state()
+        if state == self._state:
+            return
+        self._state = state
+        if state in ("ready", "degraded"):
+            self._was_ready = True
+            self._offer_schema()
+        _log.info("%s@%s is %s", self.service, self.instance, state)
+        self.on_state(state)
+        self.report_within(0.0)
+
+    # --- acknowledging -----------------------------------------------------------------------------------------------
+
+    def _acknowledge(self, delta: Delta) -> None:
+        refused = any(one.delta is delta for one in self.built.refused)
+        digest = delta.stamp.digest.hex()
+        self._acked[digest] = "refused" if refused else "applied"
+        while len(self._acked) > MAX_ACKED:
+            self._acked.popitem(last=False)
+        if refused:
+            self.report_within(max(0.0, self._reported_s + REFUSAL_S - self._agent.clock.now_s()))
+        elif isinstance(delta.body.ack, Ack) and self._is_asked(delta.stamp.digest, delta.body.ack.of):
+            self.report_within(delta.body.ack.within_s * self._agent.clock.random())
+
+    def _is_asked(self, digest: bytes, of: int) -> bool:
+        """Return whether this instance is in the share 1/*of* that a delta asks to report at once."""
+        hashed = hashlib.blake2b(digest + f"{self.service}@{self.instance}".encode(), digest_size=8).digest()
+        return int.from_bytes(hashed, "big") % of == 0
+
+    # --- presence ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _presence_topic(self) -> str:
+        return self._agent.replicator.topics.format(PresenceTopic(self.service, self.instance))
+
+    def presence(self, state: State | None = None) -> Presence:
+        """Return the report on this worker."""
+        status = self.status()
+        return Presence(
+            v=1,
+            service=self.service,
+            instance=self.instance,
+            state=state or status.state,
+            scopes=status.scopes,
+            acked=dict(self._acked),
+            refused=status.refused,
+            shadowed=status.shadowed,
+            unknown=status.unknown,
+            lacking=status.lacking,
+            schema=self._schema[0],
+            release=__version__,
+            python=platform.python_version(),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            at=self._agent.clock.wall().isoformat(timespec="milliseconds"),
+            counters=status.counters,
+            notes=(status.unstored,) if status.unstored else (),
+            ext={"session": self._session},
+        )
+
+    def _set_will(self) -> None:
+        # One connection has one will: other services of this process name the same session and are as dead as it says.
+        self._agent.set_will(self._presence_topic, encode_presence(self.presence("offline")))
+
+    def report_within(self, delay_s: float) -> None:
+        """Publish a report after *delay_s* at the latest; several wishes make one report."""
+        due_s = self._agent.clock.now_s() + delay_s
+        if due_s >= self._report_s:
+            return
+        self._report_s = due_s
+        self._agent.later(delay_s, lambda: self._report_if_due(due_s))
+
+    def _report_if_due(self, due_s: float) -> None:
+        if self._report_s == due_s:
+            self.report()
+
+    def report(self, state: State | None = None) -> None:
+        """Publish a report now, and the next regular one in about ten minutes."""
+        self._report_s = float("inf")
+        self._reported_s = self._agent.clock.now_s()
+        self._agent.publish(self._presence_topic, encode_presence(self.presence(state)))
+        self.report_within(REGULAR_S * (0.5 + self._agent.clock.random()))
+
+    # --- schema and last known good ----------------------------------------------------------------------------------
+
+    def _offer_schema(self) -> None:
+        """Publish the schema of this class unless somebody with the same one did."""
+        if self._schema_seen or not self._schema[1]:
+            return
+        topic = self._agent.replicator.topics.format(SchemaTopic(self.service, self._schema[0]))
+        self._agent.subscribe((topic,))
+
+        def publish() -> None:
+            if not self._schema_seen:
+                self._agent.publish(topic, self._schema[1])
+
+        self._agent.later(SCHEMA_WAIT_S * (0.5 + self._agent.clock.random()), publish)
+
+    def _lkg_soon(self) -> None:
+        if self._lkg is None or self._lkg_waits:
+            return
+        self._lkg_waits = True
+        self._agent.later(LKG_WITHIN_S, self._write_lkg)
+
+    def _write_lkg(self) -> None:
+        self._lkg_waits = False
+        if self._lkg is not None:
+            self._lkg.write(self.built.used, self._agent.replicator.peer.trust)
+
+    def end(self) -> None:
+        """Say goodbye: the report that this worker is offline."""
+        if self._lkg_waits:
+            self._write_lkg()
+        self.report("offline")
+        self._report_s = float("-inf")
+
+
+def keys_of_model(schema: bytes) -> tuple[str, ...]:
+    """Return the dotted keys that a class can be told: its fields, and those of nested models."""
+    return tuple(keys_of(schema))

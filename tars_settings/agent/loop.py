@@ -1,0 +1,482 @@
+"""The agent: a selector loop that carries out what the replicator wants.
+
+Order of a burst: read and verify all that is there, swap snapshots, then store. What must be stored first (a trust
+document before its use, an outbox row before its publication) says so and is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import logging
+import os
+import selectors
+import socket
+import threading
+import weakref
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from tars_settings.core.records import OutboxRow, Row
+from tars_settings.core.session import (
+    Publish,
+    Received,
+    SessionDown,
+    SessionEvent,
+    SessionUp,
+    Subscribe,
+    Unsubscribe,
+)
+from tars_settings.errors import BrokerUnreachableError, BrokerUnsuitableError, ClosedError, ReplicaError
+from tars_settings.gossip.effects import (
+    Effect,
+    Event,
+    HeldBack,
+    Loaded,
+    Merged,
+    Notice,
+    Persist,
+    Rejected,
+    Stage,
+    Wake,
+)
+from tars_settings.gossip.replicator import Replicator
+from tars_settings.ports import Clock, ReplicaStore, Transport
+
+_log: Final = logging.getLogger("tars_settings.agent")
+
+TICK_S: Final = 1.0
+BACKOFF_FIRST_S: Final = 0.5
+BACKOFF_MOST_S: Final = 30.0
+UNSUITABLE_PAUSE_S: Final = 60.0
+STOP_WITHIN_S: Final = 5.0
+
+
+class Listener(Protocol):
+    """Whoever wants to know, in the agent's thread, what a burst brought. It must not block."""
+
+    def on_session(self, event: SessionUp | SessionDown) -> None:
+        """A session began or ended."""
+
+    def on_burst(self, notices: Sequence[Notice]) -> None:
+        """These things happened, in this order; the registers are as they are after all of them."""
+
+    def on_message(self, received: Received) -> None:
+        """A message on a topic that the replicator does not follow (presence, schemas)."""
+
+
+class Agent:
+    """One thread, one session with one broker, one replicator.
+
+    *transport* may be None: then there is no network at all, only the replica.
+    """
+
+    def __init__(
+        self,
+        replicator: Replicator,
+        transport: Transport | None,
+        replica: ReplicaStore,
+        clock: Clock,
+        *,
+        extra_topics: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        self.replicator = replicator
+        self.clock = clock
+        self.counters: Counter[str] = Counter()
+        self.connected = False
+        self.ever_connected = False
+        self.disconnect_reason = ""
+        self.unstored = ""
+        self._transport = transport
+        self._replica = replica
+        self._is_extra = extra_topics
+        self._listeners: list[Listener] = []
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._sequence = itertools.count()
+        self._own_refs = itertools.count(-1, -1)
+        self._notices: list[Notice] = []
+        self._put: list[Row] = []
+        self._drop: list[Row] = []
+        self._stopping = False
+        self._attempts = 0
+        self._connect_s = 0.0
+        self._tick_s = 0.0
+        self._watched = (-1, 0)
+        self._selector = selectors.DefaultSelector()
+        self._wake_in, self._wake_out = socket.socketpair()
+        for end in (self._wake_in, self._wake_out):
+            end.setblocking(False)
+        self._selector.register(self._wake_in, selectors.EVENT_READ)
+        self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
+        _agents.add(self)
+
+    # --- from any thread ---------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread (a daemon: an interpreter that ends does not wait for it)."""
+        self._thread = threading.Thread(target=self._run, name="tars-settings", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Have *job* run in the agent's thread, soon.
+
+        Raises:
+            ClosedError: the agent was stopped.
+        """
+        if self._stopping:
+            raise ClosedError("this connection to the fleet was closed")
+        self._jobs.append(job)
+        self._wake()
+
+    def call(self, job: Callable[[], None], timeout_s: float = STOP_WITHIN_S) -> bool:
+        """Have *job* run in the agent's thread and wait for it; return whether it ran in time."""
+        if threading.current_thread() is self._thread:
+            job()
+            return True
+        done = threading.Event()
+
+        def run() -> None:
+            job()
+            done.set()
+
+        self.submit(run)
+        return done.wait(timeout_s)
+
+    def stop(self) -> None:
+        """End the session and the thread; harmless twice, and from the agent's own thread."""
+        if self._stopping or os.getpid() != self._pid:
+            return
+        self._stopping = True
+        self._wake()
+        if self._thread is not None and threading.current_thread() is not self._thread:
+            self._thread.join(STOP_WITHIN_S)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the agent was stopped, or belongs to a parent process."""
+        return self._stopping
+
+    @property
+    def is_own_thread(self) -> bool:
+        """Whether the caller runs in the agent's thread, where waiting would be for ever."""
+        return threading.current_thread() is self._thread
+
+    def _wake(self) -> None:
+        # A full pipe means that a wake is already on its way; a closed one, that the thread has ended.
+        with contextlib.suppress(BlockingIOError, OSError):
+            self._wake_out.send(b"\0")
+
+    # --- in the agent's thread, for listeners ---------------------------------------------------------------------------
+
+    def add_listener(self, listener: Listener) -> None:
+        """Add a listener; call it before start(), or in a job."""
+        self._listeners.append(listener)
+
+    def remove_listener(self, listener: Listener) -> None:
+        """Remove a listener; call it in a job."""
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+
+    def later(self, delay_s: float, action: Callable[[], None]) -> None:
+        """Run *action* in the agent's thread after a while."""
+        heapq.heappush(self._timers, (self.clock.now_s() + delay_s, next(self._sequence), action))
+
+    def feed(self, event: Event) -> None:
+        """Give an event to the replicator and carry out what it wants."""
+        self._carry_out(self.replicator.handle(event, self.clock.now_s()))
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = True) -> None:
+        """Publish something of our own (presence, a schema); without a session it is dropped."""
+        self._send(Publish(next(self._own_refs), topic, payload, retain))
+
+    def subscribe(self, filters: tuple[str, ...]) -> None:
+        """Subscribe, with a replay, to something that the replicator does not follow."""
+        self._send(Subscribe(next(self._own_refs), filters, qos=1, replay=True))
+
+    def set_will(self, topic: str, payload: bytes) -> None:
+        """Set the last will of sessions to come."""
+        if self._transport is not None:
+            self._transport.set_will(topic, payload)
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
+
+    def load(self) -> None:
+        """Take in what the replica holds; call it once, before start()."""
+        try:
+            rows = tuple(self._replica.load())
+        except ReplicaError as error:
+            self._note_unstored(error)
+            rows = ()
+        self.feed(Loaded(rows))
+        self._finish_burst()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                self._guarded_turn()
+        finally:
+            self._end()
+
+    def _guarded_turn(self) -> None:
+        try:
+            self._turn()
+        except Exception:
+            # The top of the loop: a bug met here must not end the only thread that keeps settings true, and must not
+            # spin. The session is begun anew, so that nothing half done stays.
+            _log.exception("a turn of the agent failed; the session is begun anew")
+            self.counters["agent failures"] += 1
+            self._drop_session("a failure of our own")
+
+    def _turn(self) -> None:
+        self._connect_if_due()
+        transport = self._transport
+        timeout_s = 0.0 if self._jobs else self._timeout_s()
+        if transport is not None and transport.pending():
+            timeout_s = 0.0
+        self._watch_socket()
+        keys = {key.fd: mask for key, mask in self._selector.select(timeout_s)}
+        if self._wake_in.fileno() in keys:
+            self._drain_wakes()
+        self._serve_transport(keys)
+        self._run_jobs()
+        self._run_timers()
+        if self.replicator.next_wake_s() <= self.clock.now_s():
+            self.feed(Wake())
+        self._finish_burst()
+        if transport is not None and transport.wants_write():
+            self._take(transport.write())
+
+    def _serve_transport(self, keys: dict[int, int]) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        mask = keys.get(transport.fileno(), 0)
+        if mask & selectors.EVENT_READ or transport.pending():
+            self._take(transport.read())
+        if mask & selectors.EVENT_WRITE:
+            self._take(transport.write())
+        now_s = self.clock.now_s()
+        if now_s >= self._tick_s:
+            self._tick_s = now_s + TICK_S
+            self._take(transport.tick(now_s))
+
+    def _timeout_s(self) -> float:
+        now_s = self.clock.now_s()
+        due_s = min(self.replicator.next_wake_s(), self._timers[0][0] if self._timers else float("inf"))
+        if self._transport is not None:
+            due_s = min(due_s, self._tick_s if self._transport.fileno() >= 0 else self._connect_s)
+        return max(0.0, min(due_s - now_s, 3600.0))
+
+    def _watch_socket(self) -> None:
+        if self._transport is None:
+            return
+        fd = self._transport.fileno()
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if fd >= 0 and self._transport.wants_write() else 0)
+        if (fd, events) == self._watched:
+            return
+        self._forget_socket()
+        if fd >= 0:
+            self._selector.register(fd, events)
+        self._watched = (fd, events)
+
+    def _forget_socket(self) -> None:
+        # By the saved number: the library closes its socket itself, and a closed one has no number any more. Before every
+        # connect, too: the new socket may get the number of the old one, which the kernel has forgotten.
+        if self._watched[0] >= 0:
+            with contextlib.suppress(KeyError, ValueError, OSError):
+                self._selector.unregister(self._watched[0])
+        self._watched = (-1, 0)
+
+    def _drain_wakes(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._wake_in.recv(4096):
+                pass
+
+    def _run_jobs(self) -> None:
+        for _ in range(len(self._jobs)):
+            self._jobs.popleft()()
+
+    def _run_timers(self) -> None:
+        now_s = self.clock.now_s()
+        while self._timers and self._timers[0][0] <= now_s:
+            heapq.heappop(self._timers)[2]()
+
+    # --- session -----------------------------------------------------------------------------------------------------
+
+    def _connect_if_due(self) -> None:
+        transport = self._transport
+        if transport is None or transport.fileno() >= 0 or self.clock.now_s() < self._connect_s:
+            return
+        self._forget_socket()
+        try:
+            transport.connect()
+        except BrokerUnsuitableError as error:
+            self._retry(str(error), UNSUITABLE_PAUSE_S)
+        except BrokerUnreachableError as error:
+            self._retry(str(error), 0.0)
+        else:
+            # Until it is accepted the next attempt is already put off: a broker that accepts and hangs up at once must
+            # not be hammered.
+            self._put_off(0.0)
+
+    def _retry(self, reason: str, least_s: float) -> None:
+        level = logging.WARNING if self._attempts == 0 else logging.DEBUG
+        _log.log(level, "no connection to the broker: %s", reason, extra={"tars_attempts": self._attempts})
+        self.disconnect_reason = reason
+        self.counters["failed connects"] += 1
+        self._put_off(least_s)
+
+    def _put_off(self, least_s: float) -> None:
+        # Full jitter: after a broker's restart a fleet comes back spread over the window, not at once.
+        window_s = min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2.0 ** min(self._attempts, 10))
+        self._attempts += 1
+        self._connect_s = self.clock.now_s() + least_s + self.clock.random() * window_s
+
+    def _drop_session(self, reason: str) -> None:
+        if self._transport is not None:
+            self._transport.close()
+        if self.connected:
+            self._take([SessionDown(reason)])
+        self._put_off(0.0)
+
+    def _take(self, events: Sequence[SessionEvent]) -> None:
+        for event in events:
+            match event:
+                case SessionUp():
+                    self._on_up(event)
+                case SessionDown():
+                    self._on_down(event)
+                case Received(topic) if self._is_extra(topic):
+                    for listener in tuple(self._listeners):
+                        listener.on_message(event)
+                case _:
+                    self.feed(event)
+
+    def _on_up(self, event: SessionUp) -> None:
+        self._attempts = 0
+        self.connected = self.ever_connected = True
+        self.disconnect_reason = ""
+        self.counters["sessions"] += 1
+        _log.info("connected, MQTT %s", "5" if event.protocol == 5 else "3.1.1")
+        self.feed(event)
+        for listener in tuple(self._listeners):
+            listener.on_session(event)
+
+    def _on_down(self, event: SessionDown) -> None:
+        was, self.connected = self.connected, False
+        self.disconnect_reason = event.reason
+        _log.log(logging.WARNING if was else logging.DEBUG, "connection lost: %s", event.reason or "closed")
+        self._forget_socket()
+        if was:
+            self._put_off(0.0)
+        self.feed(event)
+        for listener in tuple(self._listeners):
+            listener.on_session(event)
+
+    # --- effects -----------------------------------------------------------------------------------------------------
+
+    def _carry_out(self, effects: Sequence[Effect]) -> None:
+        withheld = False
+        for effect in effects:
+            match effect:
+                case Persist(put, drop, durable):
+                    self._put += put
+                    self._drop += drop
+                    if durable and not self._store():
+                        withheld = any(isinstance(row, OutboxRow) for row in put) or withheld
+                case Publish() | Subscribe() | Unsubscribe():
+                    if not (withheld and isinstance(effect, Publish)):
+                        self._send(effect)
+                case Stage(ref) if withheld:
+                    self._notices.append(Stage(ref, "refused", self.unstored, "ReplicaError"))
+                case _:
+                    self._notices.append(effect)
+
+    def _send(self, command: Publish | Subscribe | Unsubscribe) -> None:
+        if self._transport is not None:
+            self._transport.carry_out(command)
+
+    def _store(self) -> bool:
+        """Write what waits; return whether it is on the disk. Registers in memory are true whether it is or not."""
+        put, drop = self._put, self._drop
+        self._put, self._drop = [], []
+        if not put and not drop:
+            return True
+        try:
+            self._replica.apply(put, drop)
+        except ReplicaError as error:
+            self._note_unstored(error)
+            return False
+        self.unstored = ""
+        self.counters["transactions"] += 1
+        return True
+
+    def _note_unstored(self, error: ReplicaError) -> None:
+        if not self.unstored:
+            _log.warning("settings are not stored, and go on from memory: %s", error)
+        self.unstored = str(error)
+        self.counters["unstored"] += 1
+
+    def _finish_burst(self) -> None:
+        notices, self._notices = self._notices, []
+        for notice in notices:
+            self._count(notice)
+        if notices:
+            for listener in tuple(self._listeners):
+                listener.on_burst(notices)
+        self._store()
+
+    def _count(self, notice: Notice) -> None:
+        match notice:
+            case Merged(fate=fate):
+                self.counters[fate] += 1
+            case Rejected(topic, reason):
+                self.counters[f"rejected {reason}"] += 1
+                if self.counters[f"rejected {reason}"] in (1, 10, 100, 1000, 10_000):
+                    _log.warning(
+                        "rejected on %s: %s (%d so far)", ascii(topic)[:160], reason, self.counters[f"rejected {reason}"]
+                    )
+            case HeldBack():
+                self.counters["held"] += 1
+            case _:
+                self.counters[type(notice).__name__] += 1
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        self._run_jobs()
+        if self._transport is not None:
+            if self._transport.fileno() >= 0:
+                self._transport.write()
+            self._transport.close()
+        self._store()
+        self._replica.close()
+        self._selector.close()
+        self._wake_in.close()
+        self._wake_out.close()
+
+    def abandon(self) -> None:
+        """In a forked child: let go of everything that is the parent's, without a word to the broker."""
+        self._stopping = True
+        self.connected = False
+        if self._transport is not None:
+            self._transport.abandon()
+        self._selector.close()
+        for end in (self._wake_in, self._wake_out):
+            end.close()
+
+
+_agents: Final[weakref.WeakSet[Agent]] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for agent in list(_agents):
+        agent.abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,167 @@
+"""Joining: where a worker's parts are wired together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from pydantic_settings import BaseSettings
+
+from tars_settings.agent.assemble import TransportFactory, assemble, mqtt_transport
+from tars_settings.agent.follower import Follower, keys_of_model
+from tars_settings.agent.keep import LastGood
+from tars_settings.agent.loop import Agent
+from tars_settings.errors import ClosedError, NoServiceError
+from tars_settings.join.live import Live
+from tars_settings.schema import schema_hash, schema_of
+from tars_settings.settings.live import SnapshotBuilder
+from tars_settings.settings.model import service_of
+from tars_settings.sources.environment import Environment
+
+T = TypeVar("T", bound=BaseSettings)
+
+
+class Fleet:
+    """One connection for several services of a process.
+
+    Arguments stand in for ``TARS_SETTINGS_*`` variables: *broker*, *fleet*, *state_dir*, *instance* and the others of
+    :meth:`Environment.read`. It connects with the first :meth:`join` and closes on leaving.
+
+    Raises:
+        ConfigurationError: broker or fleet are missing or malformed; the message names the variable.
+    """
+
+    def __init__(self, *, transport: TransportFactory = mqtt_transport, **given: Any) -> None:
+        self._environment = Environment.read(**given)
+        self._transport = transport
+        self._agent: Agent | None = None
+        self._lives: list[Live[Any]] = []
+        self._kept: list[LastGood] = []
+        self._session = ""
+        self._closed = False
+        self._environment.root  # noqa: B018 - missing or malformed, it is said here and not in a thread
+
+    def join(self, cls: type[T], *, service: str | None = None) -> Live[T]:
+        """Return a live object of *cls*, entered already, with the best values that this host has.
+
+        *service* is for a class that names none itself, such as a BaseSettings of the user's own.
+
+        Raises:
+            NoServiceError: neither the class nor the argument names a service.
+            ValidationError: what this process's operator controls is wrong (environment, arguments, a required field
+                that nobody sets); fleet values never raise.
+            ClosedError: the fleet was left.
+        """
+        if self._closed:
+            raise ClosedError("this fleet was left; make another")
+        name = service or service_of(cls)
+        if name is None:
+            raise NoServiceError(
+                f"{cls.__name__} names no service: class {cls.__name__}(Settings, service=\"…\"), or in model_config"
+            )
+        is_first = self._agent is None
+        agent = self._agent or self._assemble(name)
+        follower = self._follow(agent, cls, name)
+        live = Live(agent, follower)
+        if is_first:
+            agent.add_listener(follower)
+            follower.begin()
+            agent.start()
+        else:
+            agent.call(lambda: (agent.add_listener(follower), follower.begin(), follower.catch_up()))  # type: ignore[func-returns-value]
+        self._lives.append(live)
+        return live
+
+    def _assemble(self, name: str) -> Agent:
+        agent = assemble(self._environment, name=name, transport=self._transport)
+        self._session = agent.clock.token(8).hex()
+        agent.load()
+        self._agent = agent
+        return agent
+
+    def _follow(self, agent: Agent, cls: type[T], name: str) -> Follower[T]:
+        environment = self._environment
+        builder = SnapshotBuilder(cls, environment=environment, service=name, trust=lambda: agent.replicator.peer.trust)
+        schema = schema_of(cls)
+        hashed = schema_hash(schema)
+        kept = LastGood(environment, name, hashed)
+        self._kept.append(kept)
+        return Follower(
+            agent,
+            builder,
+            service=name,
+            instance=environment.instance,
+            keys=keys_of_model(schema),
+            schema=(hashed, schema),
+            lkg=kept,
+            session=self._session,
+        )
+
+    def close(self) -> None:
+        """Leave: say goodbye, end every watch, close the connection; harmless twice."""
+        self._closed = True
+        for live in self._lives:
+            live.close()
+        if self._agent is not None:
+            self._agent.stop()
+        for kept in self._kept:
+            kept.close()
+        self._lives, self._kept = [], []
+
+    def __enter__(self) -> Fleet:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Fleet:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.shield(asyncio.to_thread(self.close))
+
+
+class Join(Generic[T]):
+    """A join of one class, entered with ``with`` or ``async with``; entering gives the :class:`Live` object."""
+
+    def __init__(self, cls: type[T], service: str | None, given: dict[str, Any]) -> None:
+        self._cls = cls
+        self._service = service
+        self._given = given
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Live[T]:
+        fleet = self._stack.enter_context(Fleet(**self._given))
+        try:
+            return fleet.join(self._cls, service=self._service)
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stack.close()
+
+    async def __aenter__(self) -> Live[T]:
+        return await asyncio.to_thread(self.__enter__)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.shield(asyncio.to_thread(self._stack.close))
+
+
+def join(cls: type[T], *, service: str | None = None, **given: Any) -> Join[T]:
+    """Return the join of one Settings class; where and whom to trust is in ``TARS_SETTINGS_*`` or *given*.
+
+    It connects on entering::
+
+        with tars_settings.join(SttSettings) as live:
+            live.current.vad_threshold
+
+    Raises, on entering, what :class:`Fleet` and :meth:`Fleet.join` raise.
+    """
+    return Join(cls, service, given)
