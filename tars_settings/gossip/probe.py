@@ -9,7 +9,7 @@ proves little where retained messages come from another node.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 import msgspec
@@ -39,16 +39,23 @@ class _Batch(msgspec.Struct):
 class Prober:
     """Asks in bounded batches. It answers each question once, in whatever order the broker does.
 
-    *next_ref* gives numbers for Subscribe and Publish; *timeout_s* bounds the wait for one batch.
+    *next_ref* gives numbers for Subscribe and Publish; *timeout_s* bounds the wait for one batch,
+    *live* are exact topics that stay subscribed to.
     """
 
     def __init__(
-        self, marker_topic: str, emit: Callable[[SessionCommand], None], next_ref: Callable[[], int], timeout_s: float
+        self,
+        marker_topic: str,
+        emit: Callable[[SessionCommand], None],
+        next_ref: Callable[[], int],
+        timeout_s: float,
+        live: Collection[str] = (),
     ) -> None:
         self._marker_topic = marker_topic
         self._emit = emit
         self._next_ref = next_ref
         self._timeout_s = timeout_s
+        self._live = frozenset(live)
         self._queue: deque[str] = deque()
         self._asked: set[str] = set()
         self._batches: dict[int, _Batch] = {}
@@ -141,4 +148,7 @@ class Prober:
         return tuple(Answer(topic, None, known) for topic in silent)
 
     def _finish(self, ref: int) -> None:
-        self._emit(Unsubscribe(self._batches.pop(ref).topics))
+        # A live filter that is the very topic was only subscribed to once more: it stays.
+        topics = tuple(topic for topic in self._batches.pop(ref).topics if topic not in self._live)
+        if topics:
+            self._emit(Unsubscribe(topics))

@@ -92,7 +92,8 @@ class Replicator:
         self._refs = itertools.count(1)
         self.peer = Peer(topics, root_public, self._emit, signer.kid if signer else "")
         self._marker = topics.format(MarkerTopic(nonce))
-        self._prober = Prober(self._marker, self._emit, self._next_ref, self.policy.sync_bound_s)
+        live = (self._marker, topics.format(TrustTopic()))
+        self._prober = Prober(self._marker, self._emit, self._next_ref, self.policy.sync_bound_s, live)
         self._repairer = Repairer(self.policy.repairing, random)
         self._writing = None
         if signer is not None:
