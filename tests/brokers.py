@@ -161,8 +161,10 @@ class Mosquitto:
         config.write_text("\n".join(self._config()) + "\n")
         with self.log.open("ab") as log:
             command = [binary("mosquitto"), "-c", str(config), "-v"]
+            before = log.tell()
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        eventually(self._accepts, what="mosquitto accepts connections")
+        # Listeners open one after the other; it says "running" behind the last one.
+        eventually(lambda: self._accepts() and self._says(b" running", before), what="mosquitto accepts connections")
         return self
 
     def _config(self) -> list[str]:
@@ -176,6 +178,9 @@ class Mosquitto:
         with socket.socket() as probe:
             probe.settimeout(1)
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def _says(self, words: bytes, start: int) -> bool:
+        return words in self.log.read_bytes()[start:]
 
     def assert_alive(self) -> None:
         """Raise AssertionError with the broker's log if it is not running."""

@@ -149,7 +149,8 @@ class MqttTransport:
         """Start a session and wait a moment for the broker's answer.
 
         Raises:
-            BrokerUnsuitableError: the answer is no, and not because of the version.
+            BrokerUnsuitableError: the answer is no for good, and not because of the version.
+            BrokerUnreachableError: the answer is no for now, or the session ended as soon as it had begun.
         """
         session = self._start(version)
         session.wait_for_verdict(time.monotonic() + min(_VERDICT_S, self._options.connect_timeout_s))
@@ -160,6 +161,8 @@ class MqttTransport:
         if verdict is _Verdict.REFUSED:
             reason, self._unsuitable = session.reason, ""
             raise (BrokerUnsuitableError if session.refused_for_good else BrokerUnreachableError)(reason)
+        if verdict is _Verdict.UP and session.ended and version == 5:
+            raise BrokerUnreachableError(session.reason)
         return verdict
 
     def _learn(self, session: _Session) -> None:
