@@ -1,0 +1,132 @@
+"""Validation errors without the values that caused them.
+
+pydantic's ``hide_input_in_errors`` hides them from ``str`` only: ``errors()``, ``json()``, the context and a validator's
+own words still carry them. So errors are built again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, get_args, get_origin
+
+from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
+
+from tars_settings.provenance.fields import alternatives, has_names, is_secret, names_of
+
+MASK: Final = "**********"
+_KNOWN: Final = frozenset(get_args(core_schema.ErrorType))
+_OWN_WORDS: Final = frozenset({"value_error", "assertion_error"})
+_MIN_CHARS: Final = 3
+"""Shorter inputs that are no secrets are not looked for: 'must be at least 1' would lose its 1."""
+
+Location = tuple[int | str, ...]
+
+
+def lines_of(error: ValidationError) -> list[tuple[Location, str]]:
+    """Return the location and the message of each error."""
+    return [(line["loc"], line["msg"]) for line in error.errors(include_url=False, include_input=False)]
+
+
+def without_inputs(error: ValidationError, secrets: Iterable[str] = ()) -> ValidationError:
+    """Return the error built again without input values, and with the texts of *secrets* masked in every message.
+
+    Type, location, message and harmless context (``le``, ``pattern``) stay. Raise it outside of any except block, or its
+    ``__context__`` would hold the original.
+    """
+    known = tuple(secrets)
+    lines = [_rebuilt(dict(line), known) for line in error.errors(include_url=False)]
+    return ValidationError.from_exception_data(error.title, lines, hide_input=True)
+
+
+def _rebuilt(line: dict[str, Any], secrets: tuple[str, ...]) -> InitErrorDetails:
+    kind: str = line["type"]
+    context: dict[str, Any] = line.get("ctx") or {}
+    details: InitErrorDetails = {"type": kind, "loc": line["loc"], "input": MASK}
+    message = masked(line["msg"], [*secrets, *_short_texts(line.get("input"))] if _quotes(kind, context) else secrets)
+    if kind in _KNOWN - _OWN_WORDS and message == line["msg"]:
+        if context:
+            details["ctx"] = context
+        return details
+    # Without context a template's braces stay as they are.
+    details["type"] = PydanticCustomError(kind, message)  # type: ignore[arg-type]
+    return details
+
+
+def _quotes(kind: str, context: Mapping[str, Any]) -> bool:
+    """Return whether an error's message may hold parts of its input, beside the model's own constraints."""
+    return kind not in _KNOWN or kind in _OWN_WORDS or "error" in context or "tag" in context
+
+
+def masked(message: str, texts: Iterable[str]) -> str:
+    """Return the message with each of *texts* masked, longest first.
+
+    >>> masked("key k-SECRET is bad", ["k-SECRET"])
+    'key ********** is bad'
+    """
+    for text in sorted({one for text in texts for one in _spellings(text)}, key=len, reverse=True):
+        message = message.replace(text, MASK)
+    return message
+
+
+def _spellings(text: str) -> Iterator[str]:
+    yield from (one for one in (text, text.strip(), repr(text)[1:-1], text.lower(), text.upper()) if one)
+
+
+def _short_texts(value: Any) -> list[str]:
+    """Return the texts of a single value; a whole model's would take words out of sentences."""
+    if isinstance(value, (Mapping, BaseModel)):
+        return []
+    return [text for text in texts_of(value) if len(text) >= _MIN_CHARS]
+
+
+def texts_of(value: Any, depth: int = 0) -> Iterator[str]:
+    """Yield the texts that a value consists of."""
+    if isinstance(value, (SecretStr, SecretBytes)) or hasattr(value, "get_secret_value"):
+        value = value.get_secret_value()
+    if isinstance(value, (bytes, bytearray)):
+        value = bytes(value).decode("utf-8", "replace")
+    if isinstance(value, BaseModel):
+        value = vars(value)
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield str(value)
+    elif depth < 8 and isinstance(value, Mapping):
+        for one in value.values():
+            yield from texts_of(one, depth + 1)
+    elif depth < 8 and isinstance(value, (list, tuple, set, frozenset)):
+        for one in value:
+            yield from texts_of(one, depth + 1)
+
+
+def secret_texts(model: type, state: Any, depth: int = 0) -> Iterator[str]:
+    """Yield the texts in a source's state (or a model instance) that stand at secret fields."""
+    if isinstance(state, BaseModel):
+        state = vars(state)
+    if not isinstance(state, Mapping) or depth > 8:
+        return
+    for field in names_of(model).values():
+        for name in (*field.inputs, field.name):
+            if name not in state:
+                continue
+            if is_secret(field.annotation):
+                yield from texts_of(state[name])
+            for kind in alternatives(field.annotation):
+                if has_names(kind):
+                    yield from secret_texts(get_origin(kind) or kind, state[name], depth + 1)
+
+
+def add_notes(error: ValidationError, label: Callable[[Location], str | None]) -> None:
+    """Add a note to the error for each of its places, saying where the bad value came from."""
+    for location in dict.fromkeys(location for location, _ in lines_of(error)):
+        text = label(location)
+        if text is not None:
+            _add_note(error, f"{'.'.join(map(str, location)) or error.title}: {text}")
+
+
+def _add_note(error: BaseException, text: str) -> None:
+    notes: list[str] | None = getattr(error, "__notes__", None)
+    if notes is None:
+        notes = error.__notes__ = []  # type: ignore[attr-defined] # add_note() is new in 3.11; this is what it does
+    notes.append(text)

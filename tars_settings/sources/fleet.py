@@ -1,0 +1,281 @@
+"""The fleet as a source of the chain: in our Settings, or alone in a user's own BaseSettings.
+
+It comes last, just above the defaults, unless a user puts it elsewhere. It reads the replica (or what was last known to
+be good) when the chain runs, never the network.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
+
+import pydantic_core
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+
+from tars_settings.core.names import check_service
+from tars_settings.core.register import FleetView, Register
+from tars_settings.errors import DecryptionError
+from tars_settings.provenance.resolution import Origin, Resolution
+from tars_settings.sources.environment import Environment
+from tars_settings.sources.failures import secret_texts, texts_of, without_inputs
+from tars_settings.sources.fold import Folded, Folder, Said, State, default_base, lay
+from tars_settings.sources.settle import Refused, Settler
+from tars_settings.sources.stored import Kept, StoredFleet, load_lkg, load_stored, merged
+from tars_settings.trust.document import TrustDocument
+from tars_settings.trust.keys import SecretKey
+from tars_settings.trust.secrets import decrypt
+
+_log = logging.getLogger("tars_settings.sources")
+_DEFAULTS: Final = "DefaultSettingsSource"
+
+
+def service_of(settings_cls: type[BaseSettings]) -> str | None:
+    """Return the service that a Settings class names, None where it names none.
+
+    Raises:
+        IllegalNameError: what it names is no service.
+    """
+    service = cast("str | None", settings_cls.model_config.get("service"))
+    return None if service is None else check_service(service)
+
+
+@dataclass
+class Building:
+    """One construction of a settings object of a class that falls back by itself: which fleet sources took part.
+
+    While ``capturing``, sources say nothing and read nothing: what the others say is wanted.
+    """
+
+    settings_cls: type
+    capturing: bool = False
+    sources: list[FleetSettingsSource] = field(default_factory=list)
+
+    @property
+    def source(self) -> FleetSettingsSource | None:
+        """The fleet's source that spoke for the class, None where the chain has none."""
+        return next((one for one in reversed(self.sources) if one.settings_cls is self.settings_cls), None)
+
+
+building: Final[contextvars.ContextVar[Building | None]] = contextvars.ContextVar("tars_settings_building", default=None)
+
+
+class Captured:
+    """What the other sources of a chain said once: enough to build the state anew with other fleet values."""
+
+    def __init__(self, source: FleetSettingsSource) -> None:
+        states = source.settings_sources_data
+        names = list(states)
+        ours = names.index(source.name) if source.name in names else len(names)
+        self.model = source.settings_cls
+        self.fleet_source = source.name
+        self.chain: tuple[Any, ...] = source.chain
+        self.states: Mapping[str, Mapping[str, Any]] = states
+        self.above: State = source.current_state
+        self.defaults: Mapping[str, Any] = states.get(_DEFAULTS, {})
+        self.below: State = {}
+        for name in names[ours + 1 :]:
+            if name != _DEFAULTS:
+                self.below = lay(states[name], self.below)
+
+    def compose(self, folded: Folded) -> State:
+        """Return the state that pydantic would see with these fleet values."""
+        fleet = with_defaults(self.model, folded, {*self.above, *self.below})
+        state = lay(lay(self.below, fleet), self.above) if self.below else lay(fleet, self.above)
+        if not self.defaults:
+            return state
+        laid = lay(self.defaults, state)
+        # As pydantic-settings does: an untouched default is left to the model, which copies it unvalidated.
+        return {key: value for key, value in laid.items() if key not in self.defaults or self.defaults[key] != value}
+
+    def attempt(self, folded: Folded, instance: BaseModel) -> BaseModel | ValidationError:
+        """Validate *instance* in place and return it, or the error without input values.
+
+        By the model alone: neither the chain nor a user's ``__init__`` runs again.
+        """
+        state = self.compose(folded)
+        try:
+            BaseModel.__init__(instance, **state)
+        except ValidationError as error:
+            return without_inputs(error, (*secret_texts(self.model, state), *decrypted_texts(folded)))
+        return instance
+
+
+def with_defaults(model: type, folded: Folded, said_elsewhere: set[str]) -> State:
+    """Return the fleet's state over the field defaults that its leaves reach into."""
+    if not any(len(one.path) > 1 for one in folded.placed) or model_updates_defaults(model):
+        return folded.state
+    base = default_base(model, folded, said_elsewhere)
+    return lay(base, folded.state) if base else folded.state
+
+
+def model_updates_defaults(model: type) -> bool:
+    """Return whether pydantic-settings itself lays values over the defaults of nested models for this class."""
+    config: Mapping[str, Any] = getattr(model, "model_config", {})
+    return bool(config.get("nested_model_default_partial_update"))
+
+
+def decrypted_texts(folded: Folded) -> list[str]:
+    """Return the texts of values that came encrypted: they must not be seen, whatever type the field has."""
+    return [text for one in folded.placed if one.register.assignment.is_secret for text in texts_of(one.value)]
+
+
+def opener(fleet: str, secret_keys: Callable[[], Mapping[str, SecretKey]]) -> Callable[[Register], Any]:
+    """Return what opens encrypted registers; each ciphertext is decrypted once."""
+    opened: dict[tuple[bytes, str], Any] = {}
+    keys = functools.cache(lambda: dict(secret_keys()))
+
+    def open_secret(register: Register) -> Any:
+        place = (register.delta.stamp.digest, register.key)
+        if place not in opened:
+            plain = decrypt(
+                register.assignment.secret,  # type: ignore[arg-type] # the caller asked is_secret
+                keys(),
+                fleet=fleet,
+                scope=register.delta.scope,
+                key=register.key,
+            )
+            opened[place] = _json_of(plain, register)
+        return opened[place]
+
+    return open_secret
+
+
+def _json_of(plain: bytes, register: Register) -> Any:
+    try:
+        return pydantic_core.from_json(plain, allow_inf_nan=False)
+    except ValueError:
+        pass
+    # Raised out here: the other's context would hold the text.
+    raise DecryptionError(f"{register.delta.scope} {register.key}: what was encrypted is no JSON")
+
+
+class FleetSettingsSource(PydanticBaseSettingsSource):
+    """Says what the fleet says, from the replica or from what was last known to be good.
+
+    In our Settings it is there already. In a BaseSettings of one's own, add it in ``settings_customise_sources``:
+    ``FleetSettingsSource(settings_cls, service="stt-worker")``. Without a service, or where ``TARS_SETTINGS_FLEET`` is
+    not set, it says nothing. Fleet values never make a settings object fail: what does not validate is left out.
+    """
+
+    def __init__(
+        self,
+        settings_cls: type[BaseSettings],
+        *,
+        service: str | None = None,
+        environment: Environment | None = None,
+    ) -> None:
+        super().__init__(settings_cls)
+        self.service = service_of(settings_cls) if service is None else check_service(service)
+        self.chain: tuple[Any, ...] = ()
+        self.origin: Origin = "none"
+        self.stored: StoredFleet | None = None
+        self.folded = Folded({})
+        self.said = Said(FleetView())
+        self._given = environment
+        self._opener: Callable[[Register], Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(service={self.service!r})"
+
+    @property
+    def name(self) -> str:
+        """The name under which pydantic-settings keeps this source's state."""
+        return type(self).__name__
+
+    @property
+    def environment(self) -> Environment:
+        """Where and whom to trust: as given, else the process's.
+
+        Raises:
+            ConfigurationError: a variable is malformed.
+        """
+        return Environment.read() if self._given is None else self._given
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Return what the fleet says of a top-level field, after the source was called."""
+        del field
+        found = self.folder().steps_of(field_name)
+        key = found[0].used if found else field_name
+        return self.folded.state.get(key), key, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Return what the fleet says, in the model's input names."""
+        current = building.get()
+        heals = current is not None and current.settings_cls is self.settings_cls
+        if current is not None and heals:
+            current.sources.append(self)
+        if (heals and current is not None and current.capturing) or self.service is None:
+            return {}
+        if self.environment.fleet is None:
+            return {}
+        self._load(self.service)
+        settler = Settler(self.said, self.folder(), self._attempt)
+        settled = settler.opened() if heals else settler.settle_named()
+        warn_refused(self.service, settled.refused)
+        self.folded = settled.folded
+        return with_defaults(self.settings_cls, self.folded, set(self.current_state))
+
+    def _load(self, service: str) -> None:
+        self.stored = load_stored(self.environment, service)
+        self.origin = "replica"
+        view = self.stored.view
+        if self.stored.trouble or self.stored.document.is_pin:
+            kept = self.last_good()
+            if kept is not None:
+                self.origin = "last known good"
+                _log.warning("%s: the replica is not whole, reading the last known good values too", service)
+                view = merged(view, kept.view)
+        self.said = Said(view)
+
+    def folder(self) -> Folder:
+        """Return what folds registers for this class, below what the sources above say."""
+        if self._opener is None:
+            environment = self.environment
+            fleet = "" if environment.fleet is None else environment.fleet_id
+            self._opener = opener(fleet, environment.secret_keys)
+        return Folder(self.settings_cls, self.current_state, self._opener)
+
+    def last_good(self) -> Kept | None:
+        """Return this host's last known good values, None where there are none."""
+        if self.service is None or self.stored is None:
+            return None
+        return load_lkg(self.environment, self.service, known=self.stored.document)
+
+    def _attempt(self, folded: Folded) -> None | ValidationError:
+        """Try the model with what is above: a class that can't fall back by itself gets only what validates."""
+        state = lay(with_defaults(self.settings_cls, folded, set(self.current_state)), self.current_state)
+        try:
+            BaseModel.__init__(self.settings_cls.__new__(self.settings_cls), **state)
+        except ValidationError as error:
+            return without_inputs(error, (*secret_texts(self.settings_cls, state), *decrypted_texts(folded)))
+        return None
+
+    @property
+    def document(self) -> TrustDocument | None:
+        """The trust document that judged the values."""
+        return None if self.stored is None else self.stored.document
+
+    def resolution(self, folded: Folded, origin: Origin) -> Resolution:
+        """Return how an instance with these fleet values came about."""
+        return Resolution(
+            self.settings_cls,
+            self.settings_sources_data,
+            self.chain,
+            self.name,
+            folded.placed,
+            origin,
+            self.document,
+        )
+
+
+def warn_refused(service: str | None, refused: tuple[Refused, ...]) -> None:
+    """Log one line that names the deltas that were left out."""
+    if refused:
+        named = ", ".join(f"{one.delta.scope}@{one.delta.stamp.epoch} ({', '.join(one.keys)})" for one in refused)
+        _log.warning("%s: left out what does not validate here: %s", service, named)

@@ -1,0 +1,291 @@
+"""From registers to the state of a source: what the fleet says, in the shape that pydantic takes.
+
+Within a scope assignments fold in stamp order; scopes are then laid over each other as pydantic lays sources. Registers
+of deltas that are left out do not count, and whatever they covered stands again.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel
+
+from tars_settings.core.delta import Delta
+from tars_settings.core.register import FleetView, Register
+from tars_settings.errors import DecryptionError
+from tars_settings.provenance.fields import Step, alternatives, has_names, names_of, step, steps
+from tars_settings.provenance.resolution import Placed
+
+State = dict[str, Any]
+
+
+def lay(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> State:
+    """Return *upper* over *lower*, deeply; neither is changed.
+
+    >>> lay({"a": {"x": 1, "y": 2}, "b": 1}, {"a": {"x": 9}})
+    {'a': {'x': 9, 'y': 2}, 'b': 1}
+    """
+    laid = dict(lower)
+    for key, value in upper.items():
+        below = laid.get(key)
+        laid[key] = lay(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return laid
+
+
+@dataclasses.dataclass(frozen=True)
+class Folded:
+    """What the fleet says to a model.
+
+    ``placed`` is in order: lowest scope first, by stamp within. ``unknown`` are keys that the model does not have.
+    ``sealed`` maps the digests of deltas whose secrets do not open to the reason.
+    """
+
+    state: State
+    placed: tuple[Placed, ...] = ()
+    unknown: tuple[str, ...] = ()
+    sealed: Mapping[bytes, tuple[Placed, str]] = dataclasses.field(default_factory=dict)
+
+
+class Folder:
+    """Folds registers for one model; ``above`` is what the sources above the fleet's say.
+
+    *open_secret* returns the JSON value of an encrypted register, or raises DecryptionError.
+    """
+
+    def __init__(self, model: type, above: Mapping[str, Any], open_secret: Callable[[Register], Any]) -> None:
+        self._model = model
+        self._above = above
+        self._open = open_secret
+        self._steps: dict[str, tuple[Step, ...] | None] = {}
+
+    def fold(self, scopes: Iterable[tuple[str, Iterable[Register]]]) -> Folded:
+        """Return what the registers of *scopes*, lowest first, say together."""
+        state: State = {}
+        placed: list[Placed] = []
+        unknown: dict[str, None] = {}
+        sealed: dict[bytes, tuple[Placed, str]] = {}
+        for scope, registers in scopes:
+            layer: State = {}
+            for register in standing(registers):
+                found = self.steps_of(register.key)
+                if found is None:
+                    if not register.assignment.unset:
+                        unknown[register.key] = None
+                    continue
+                self._place(scope, register, found, layer, placed, unknown, sealed)
+            state = lay(state, layer) if state else layer
+        return Folded(state, tuple(placed), tuple(unknown), sealed)
+
+    def steps_of(self, key: str) -> tuple[Step, ...] | None:
+        """Return how the model's input reaches the key, None where it does not have it."""
+        try:
+            return self._steps[key]
+        except KeyError:
+            return self._steps.setdefault(key, steps(self._model, key, self._above))
+
+    def _place(
+        self,
+        scope: str,
+        register: Register,
+        found: tuple[Step, ...],
+        layer: State,
+        placed: list[Placed],
+        unknown: dict[str, None],
+        sealed: dict[bytes, tuple[Placed, str]],
+    ) -> None:
+        path = tuple(one.used for one in found)
+        if register.assignment.unset:
+            placed.append(Placed(scope, path, register))
+            _take_away(layer, path)
+            return
+        try:
+            value = self._open(register) if register.assignment.is_secret else register.assignment.set
+        except DecryptionError as error:
+            sealed[register.delta.stamp.digest] = (Placed(scope, path, register), str(error))
+            return
+        if isinstance(value, (dict, list)):
+            value = self._translate(value, found, register.key, unknown)
+        placed.append(Placed(scope, path, register, value))
+        _put(layer, path, value)
+
+    def _translate(self, value: Any, found: tuple[Step, ...], key: str, unknown: dict[str, None]) -> Any:
+        level: Any = self._above
+        for one in found:
+            level = level.get(one.used) if isinstance(level, Mapping) else None
+        return translate(value, found[-1].leads_to, key, level, unknown)
+
+
+def translate(value: Any, here: tuple[Any, ...], key: str, level: Any, unknown: dict[str, None]) -> Any:
+    """Return a copy of a JSON value in a model's input names; what no model of *here* has is left out and noted.
+
+    A copy in any case: a field of type Any would hand the delta's own list to the user.
+    """
+    if isinstance(value, list):
+        inner = tuple(one for kind in here for item in get_args(kind) for one in alternatives(item))
+        return [translate(one, inner, key, None, unknown) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if not any(has_names(kind) for kind in here):
+        return copy.deepcopy(value) if not here else _translate_open(value, here, key, level, unknown)
+    translated: State = {}
+    for name, inner_value in value.items():
+        found = step(here, name, level)
+        if found is None and not any(name in field.inputs for kind in here for field in _fields_of(kind)):
+            unknown[f"{key}.{name}"] = None
+            continue
+        used, leads_to = (found.used, found.leads_to) if found else (name, ())
+        below = level.get(used) if isinstance(level, Mapping) else None
+        translated[used] = translate(inner_value, leads_to, f"{key}.{name}", below, unknown)
+    return translated
+
+
+def _translate_open(value: State, here: tuple[Any, ...], key: str, level: Any, unknown: dict[str, None]) -> State:
+    translated: State = {}
+    for name, inner_value in value.items():
+        found = step(here, name, level)
+        translated[name] = translate(inner_value, found.leads_to if found else (), f"{key}.{name}", None, unknown)
+    return translated
+
+
+def _fields_of(kind: Any) -> Iterable[Any]:
+    return names_of(get_origin(kind) or kind).values() if has_names(kind) else ()
+
+
+def _put(layer: State, path: tuple[str, ...], value: Any) -> None:
+    for name in path[:-1]:
+        below = layer.get(name)
+        if not isinstance(below, dict):
+            below = layer[name] = {}
+        layer = below
+    layer[path[-1]] = value
+
+
+def _take_away(layer: State, path: tuple[str, ...]) -> None:
+    for name in path[:-1]:
+        below = layer.get(name)
+        if not isinstance(below, dict):
+            return
+        layer = below
+    layer.pop(path[-1], None)
+
+
+def standing(registers: Iterable[Register]) -> list[Register]:
+    """Return the registers that count, in stamp order, the newest of each key; unsets only where they take a part away.
+
+    An unset below an older set of a whole model removes that leaf of it, so it stands as long as the set does.
+    """
+    ordered = sorted(registers, key=_stamp)
+    stands: dict[str, Register] = {}
+    nested = any("." in register.key for register in ordered)
+    for register in ordered:
+        key = register.key
+        stands.pop(key, None)
+        if nested:
+            for below in [other for other in stands if other.startswith(f"{key}.")]:
+                del stands[below]
+        if not register.assignment.unset or (nested and any(key.startswith(f"{other}.") for other in stands)):
+            stands[key] = register
+    return list(stands.values())
+
+
+def _stamp(register: Register) -> Any:
+    return register.delta.stamp
+
+
+@dataclasses.dataclass(frozen=True)
+class Said:
+    """All that the fleet says to one worker, with the registers that the last good snapshot rested on."""
+
+    view: FleetView
+    last_good: Mapping[str, tuple[Register, ...]] = dataclasses.field(default_factory=dict)
+
+    def deltas(self) -> list[Delta]:
+        """Return the deltas behind it, lowest scope first, newest first within a scope: the order of leaving out."""
+        ordered: dict[bytes, Delta] = {}
+        for scope, registers in self.without(()):
+            del scope
+            for register in sorted(registers, key=_stamp, reverse=True):
+                ordered[register.delta.stamp.digest] = register.delta
+        return list(ordered.values())
+
+    def without(self, left_out: Collection[bytes]) -> list[tuple[str, tuple[Register, ...]]]:
+        """Return the registers of each scope, lowest first, as if the deltas *left_out* had not been pushed.
+
+        Their keys keep what the last good snapshot had, unless something newer that is not left out says otherwise.
+        """
+        return [(one.scope, self._of_scope(one.scope, one.winners or one.registers, left_out)) for one in self.view.scopes]
+
+    def _of_scope(
+        self, scope: str, winners: tuple[Register, ...], left_out: Collection[bytes]
+    ) -> tuple[Register, ...]:
+        refused = {one.delta.stamp.digest: one.delta for one in winners if one.delta.stamp.digest in left_out}
+        if not refused:
+            return winners
+        kept = [one for one in winners if one.delta.stamp.digest not in left_out]
+        hidden = [one for one in self.last_good.get(scope, ()) if _hidden_by(one, refused.values(), left_out)]
+        return tuple({(one.key, one.delta.stamp.digest): one for one in (*kept, *hidden)}.values())
+
+
+def _hidden_by(held: Register, refused: Iterable[Delta], left_out: Collection[bytes]) -> bool:
+    # Only what the refused delta itself displaced: something newer than it was displaced by its own being void.
+    return held.delta.stamp.digest not in left_out and any(
+        delta.stamp > held.delta.stamp and any(_touches(item.key, held.key) for item in delta.body.assign)
+        for delta in refused
+    )
+
+
+def _touches(first: str, second: str) -> bool:
+    return first == second or first.startswith(f"{second}.") or second.startswith(f"{first}.")
+
+
+def default_base(model: type, folded: Folded, said_elsewhere: Collection[str]) -> State:
+    """Return the field defaults that leaves of the fleet are laid over, so that a leaf changes that leaf only.
+
+    Without it ``audio: Audio = Audio(a=10, b=20)`` with the fleet's ``audio.a=5`` would become ``Audio(a=5)``, b being
+    the class's default. Fields that other sources say something of are left as pydantic-settings has them.
+    """
+    base: State = {}
+    wholes = [one.path for one in folded.placed if len(one.path) == 1 and not one.unset]
+    for one in folded.placed:
+        top = one.path[0]
+        if len(one.path) > 1 and top not in said_elsewhere and (top,) not in wholes and top not in base:
+            field = next((f for f in names_of(model).values() if top in f.inputs), None)
+            default = None if field is None else _default_of(model, field.name)
+            if has_names(type(default)) and not _is_other_member(model, field, default, folded.state.get(top)):
+                base[top] = _as_input(default, folded.state.get(top))
+    return base
+
+
+def _default_of(model: type, name: str) -> Any:
+    if not issubclass(model, BaseModel):
+        return None
+    field = model.model_fields[name]
+    return field.get_default(call_default_factory=not getattr(field, "default_factory_takes_validated_data", False))
+
+
+def _is_other_member(model: type, field: Any, default: Any, given: Any) -> bool:
+    """Return whether *given* selects another member of a discriminated union than the default is."""
+    info = model.model_fields[field.name] if issubclass(model, BaseModel) else None
+    tag = getattr(info, "discriminator", None)
+    if not isinstance(tag, str) or not isinstance(given, dict):
+        return False
+    accepted = names_of(type(default))[tag].inputs if tag in names_of(type(default)) else (tag,)
+    return any(given[name] != getattr(default, tag, None) for name in accepted if name in given)
+
+
+def _as_input(default: Any, given: Any) -> State:
+    """Return a default instance as input; nested ones only as far as *given* reaches into them."""
+    taken = given if isinstance(given, Mapping) else {}
+    names = names_of(type(default))
+    state: State = {}
+    for field in names.values():
+        if not field.inputs:
+            continue
+        used = next((name for name in field.inputs if name in taken), field.inputs[0])
+        value = copy.deepcopy(getattr(default, field.name))
+        reaches = isinstance(taken.get(used), dict) and has_names(type(value))
+        state[used] = _as_input(value, taken[used]) if reaches else value
+    return state
