@@ -329,7 +329,11 @@ class Replicator:
             self._advance(self._syncs[topic.scope])
 
     def _after_merge(self, version: tuple[int, bytes]) -> None:
-        if self.peer.trust.order != version and self._live:
+        if self.peer.trust.order == version:
+            return
+        if self._writing is not None:
+            self._writing.on_trust_changed()
+        if self._live:
             self._begin_sync()
 
     def _on_answer(self, answer: Answer) -> None:
@@ -480,6 +484,8 @@ class Replicator:
             self.peer.merge(delta, "replica")
         elif judgement.verdict is Verdict.VOID:
             self._drop(row, "replica delta", judgement.reason)
+        else:
+            self.peer.receive(KeyTopic(delta.scope, delta.body.assign[0].key), raw, "replica")
 
     def _load_index(self, row: IndexRow, raw: bytes) -> None:
         try:

@@ -69,6 +69,7 @@ class Writing:
         self.marks: dict[str, tuple[int, int]] = {}
         self._flights: dict[bytes, _Flight] = {}
         self._outbox: dict[bytes, Delta] = {}
+        self._unjudged: list[OutboxRow] = []
 
     # --- signing -----------------------------------------------------------------------------------------------------
 
@@ -292,11 +293,21 @@ class Writing:
         except RejectedError:
             self._emit(Persist(drop=(row,)))
             return
-        if judgement.verdict is not Verdict.VALID:
+        if judgement.verdict is Verdict.HELD:
+            # The trust document did not survive, or is behind: a signed push is not lost because of that.
+            self._unjudged.append(row)
+            return
+        if judgement.verdict is Verdict.VOID:
             self._emit(Persist(drop=(row,)))
             return
         self._outbox[delta.stamp.digest] = delta
         self._peer.merge(delta, "own")
+
+    def on_trust_changed(self) -> None:
+        """Judge again what was restored under a trust document that could not judge it."""
+        unjudged, self._unjudged = self._unjudged, []
+        for row in unjudged:
+            self.restore(row)
 
     def resume(self, scope: str) -> None:
         """Send again what was not finished, once the scope was caught up; and the head when it lacks own winners."""

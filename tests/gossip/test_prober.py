@@ -1,0 +1,167 @@
+"""Probes: bounded, answered once, and silent topics are absent only after the marker came back twice."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tars_settings.core.session import Publish, SessionCommand, Subscribe, Unsubscribe
+from tars_settings.gossip.probe import BATCH, MARKER_ROUNDS, MAX_UNANSWERED, Answer, Prober
+
+MARKER = "system/health/_marker/x/m"
+
+
+class Asked:
+    """A prober and what it sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[SessionCommand] = []
+        refs = itertools.count(1)
+        self.prober = Prober(MARKER, self.sent.append, lambda: next(refs), 5.0)
+
+    def take(self, kind: type) -> list:  # type: ignore[type-arg]
+        taken = [one for one in self.sent if isinstance(one, kind)]
+        self.sent[:] = [one for one in self.sent if not isinstance(one, kind)]
+        return taken
+
+    def open_topics(self) -> list[str]:
+        return [topic for one in self.take(Subscribe) for topic in one.filters]
+
+
+@pytest.fixture
+def asked() -> Asked:
+    return Asked()
+
+
+def topics(count: int) -> list[str]:
+    return [f"t/{n}" for n in range(count)]
+
+
+def test_at_most_256_topics_are_unanswered_at_a_time(asked: Asked) -> None:
+    asked.prober.ask(topics(1000))
+    asked.prober.pump(0.0)
+    sent = asked.take(Subscribe)
+    assert sum(len(one.filters) for one in sent) == MAX_UNANSWERED == 256
+    assert max(len(one.filters) for one in sent) <= BATCH
+    asked.prober.pump(0.0)
+    assert not asked.take(Subscribe)
+    for n in range(10):
+        asked.prober.on_retained(f"t/{n}", b"x")
+    asked.prober.pump(0.0)
+    assert len(asked.open_topics()) == 10
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 700), st.randoms(use_true_random=False))
+def test_each_question_is_answered_once_in_whatever_order(count: int, order) -> None:  # type: ignore[no-untyped-def]
+    asked, answers, open_topics, peak = Asked(), [], [], 0
+    asked.prober.ask(topics(count))
+    while not asked.prober.idle:
+        asked.prober.pump(0.0)
+        open_topics += asked.open_topics()
+        peak = max(peak, len(open_topics))
+        order.shuffle(open_topics)
+        some = [open_topics.pop() for _ in range(min(40, len(open_topics)))]
+        answers += [asked.prober.on_retained(topic, b"x") for topic in some]
+    assert sorted(one.topic for one in answers if one is not None) == sorted(topics(count))
+    assert peak <= MAX_UNANSWERED
+
+
+def test_a_batch_is_one_replayed_subscription_with_a_marker_behind_it(asked: Asked) -> None:
+    asked.prober.ask(["t/1"])
+    asked.prober.pump(0.0)
+    subscribe, marker = asked.sent
+    assert isinstance(subscribe, Subscribe)
+    assert isinstance(marker, Publish)
+    assert subscribe.replay
+    assert (marker.topic, marker.retain, marker.qos) == (MARKER, False, 1)
+
+
+def test_what_was_answered_is_unsubscribed(asked: Asked) -> None:
+    asked.prober.ask(["t/1"])
+    asked.prober.pump(0.0)
+    assert asked.prober.on_retained("t/1", b"x") == Answer("t/1", b"x")
+    assert asked.take(Unsubscribe) == [Unsubscribe(("t/1",))]
+    assert asked.prober.on_retained("t/1", b"x") is None
+    assert asked.prober.idle
+
+
+def test_silence_is_absence_only_after_the_marker_came_back_twice(asked: Asked) -> None:
+    asked.prober.ask(["t/1", "t/2"])
+    asked.prober.pump(0.0)
+    asked.prober.on_retained("t/2", b"x")
+    for round_ in range(MARKER_ROUNDS):
+        (marker,) = asked.take(Publish)
+        answers = asked.prober.on_marker(marker.payload)
+        assert bool(answers) == (round_ == MARKER_ROUNDS - 1)
+    assert answers == (Answer("t/1", None),)
+    assert MARKER_ROUNDS == 2
+
+
+def test_a_marker_that_comes_back_twice_counts_once(asked: Asked) -> None:
+    asked.prober.ask(["t/1"])
+    asked.prober.pump(0.0)
+    (marker,) = asked.take(Publish)
+    assert asked.prober.on_marker(marker.payload) == ()
+    assert asked.prober.on_marker(marker.payload) == (), "a duplicate of the first round is no second round"
+
+
+@pytest.mark.parametrize("payload", [b"", b"x", b"1", b"1.", b"1.1", b"99.0", b"\xff\xfe", b"1.0.0", b"-1.0", b"1.-0"])
+def test_a_strangers_marker_answers_nothing(asked: Asked, payload: bytes) -> None:
+    asked.prober.ask(["t/1"])
+    asked.prober.pump(0.0)
+    assert asked.prober.on_marker(payload) == ()
+    assert asked.prober.asked("t/1")
+
+
+def test_an_answer_after_the_first_marker_still_counts(asked: Asked) -> None:
+    asked.prober.ask(["t/1"])
+    asked.prober.pump(0.0)
+    (marker,) = asked.take(Publish)
+    asked.prober.on_marker(marker.payload)
+    assert asked.prober.on_retained("t/1", b"late") == Answer("t/1", b"late")
+
+
+def test_a_broker_that_stays_silent_is_not_a_broker_without_the_topic(asked: Asked) -> None:
+    asked.prober.ask(["t/1"])
+    asked.prober.pump(10.0)
+    assert asked.prober.next_wake_s() == 15.0
+    assert asked.prober.on_wake(14.9) == ()
+    assert asked.prober.on_wake(15.0) == (Answer("t/1", None, known=False),)
+    assert asked.prober.idle
+
+
+def test_a_refused_subscription_leaves_its_topics_unknown(asked: Asked) -> None:
+    asked.prober.ask(["t/1"])
+    asked.prober.pump(0.0)
+    (subscribe,) = asked.take(Subscribe)
+    assert asked.prober.on_refused(subscribe.ref + 99) == ()
+    assert asked.prober.on_refused(subscribe.ref) == (Answer("t/1", None, known=False),)
+
+
+def test_a_question_is_not_asked_twice_while_it_is_open(asked: Asked) -> None:
+    asked.prober.ask(["t/1", "t/1"])
+    asked.prober.ask(["t/1"])
+    asked.prober.pump(0.0)
+    assert asked.open_topics() == ["t/1"]
+
+
+def test_an_empty_message_is_absence(asked: Asked) -> None:
+    asked.prober.ask(["t/1"])
+    asked.prober.pump(0.0)
+    assert asked.prober.on_retained("t/1", b"") == Answer("t/1", None)
+
+
+def test_reset_forgets_every_question(asked: Asked) -> None:
+    asked.prober.ask(topics(300))
+    asked.prober.pump(0.0)
+    asked.prober.reset()
+    assert asked.prober.idle
+    assert asked.prober.next_wake_s() == float("inf")
+    asked.prober.ask(["t/1"])
+    asked.take(Subscribe)
+    asked.prober.pump(0.0)
+    assert asked.open_topics() == ["t/1"]
