@@ -41,7 +41,7 @@ from tars_settings.errors import (
 )
 from tars_settings.gossip.effects import Follow, Notice, Push, Stage
 from tars_settings.schema import check, is_secret, schema_of, values_for
-from tars_settings.settings.model import service_of
+from tars_settings.settings import service_of
 from tars_settings.sources.environment import Environment
 from tars_settings.trust.document import TrustDocument
 from tars_settings.trust.keys import SigningKey

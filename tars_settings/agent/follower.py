@@ -61,7 +61,7 @@ class Status(msgspec.Struct, frozen=True):
 class Follower(Generic[T]):
     """Follows the scopes of one worker and keeps its snapshot. Everything here runs in the agent's thread.
 
-    *on_swap* is called with (held, received, epoch) after each change; *on_state* when the status word changes.
+    *on_swap* is called with each new snapshot and its epoch (it may be equal to the one before), *on_state* when the status word changes.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Follower(Generic[T]):
         self.service = service
         self.instance = instance
         self.scopes = scopes_of(service, instance)
-        self.on_swap: Callable[[T, T, int], None] = lambda held, received, epoch: None
+        self.on_swap: Callable[[T, int], None] = lambda snapshot, epoch: None
         self.on_state: Callable[[State], None] = lambda state: None
         self._agent = agent
         self._builder = builder
@@ -96,7 +96,7 @@ class Follower(Generic[T]):
         self._lkg_waits = False
         self._schema_seen = False
         self._state: State = "joining"
-        self.built: Built[T] = builder.build(self._view())
+        self.built: Built[T] = self._build()
 
     # --- status ------------------------------------------------------------------------------------------------------
 
@@ -150,14 +150,16 @@ class Follower(Generic[T]):
 
     def begin(self) -> None:
         """Follow the scopes; call it in the agent's thread, or before it starts."""
+        self._agent.add_listener(self)
         self._set_will()
         for scope in self.scopes:
             self._agent.feed(Follow(scope, self._keys))
         self._agent.later(self._agent.replicator.policy.sync_bound_s, self._on_late)
         self._lkg_soon()
 
-    def catch_up(self) -> None:
-        """Take part in a session that others began."""
+    def take_part(self) -> None:
+        """Begin in a session that others began."""
+        self.begin()
         if self._agent.connected:
             self.report()
         self._tell_state()
@@ -196,17 +198,19 @@ class Follower(Generic[T]):
     def refresh(self) -> None:
         """Validate what the fleet says now, and swap."""
         held = self.built
-        built = self._builder.build(self._view())
+        built = self._build()
         self.built = built
         for refused in built.refused:
             if all(refused.delta is not one.delta for one in held.refused):
                 _log.warning(
                     "%s refused epoch %d of %s: %s", self.service, refused.delta.stamp.epoch, refused.delta.scope, refused.message
                 )
-        if built.snapshot is not held.snapshot:
-            epoch = max(self._agent.replicator.peer.registers.highest(scope)[1] for scope in self.scopes)
-            self.on_swap(held.snapshot, built.snapshot, epoch)
-            self._lkg_soon()
+        epoch = max(self._agent.replicator.peer.registers.highest(scope)[1] for scope in self.scopes)
+        self.on_swap(built.snapshot, epoch)
+        self._lkg_soon()
+
+    def _build(self) -> Built[T]:
+        return self._builder.build(self._view(), document=self._agent.replicator.peer.trust)
 
     def _view(self) -> FleetView:
         return FleetView.of(self._agent.replicator.peer.registers, self.scopes)
@@ -258,7 +262,7 @@ class Follower(Generic[T]):
             scopes=status.scopes,
             acked=dict(self._acked),
             refused=status.refused,
-            shadowed=status.shadowed,
+            shadowed=dict(status.shadowed),
             unknown=status.unknown,
             lacking=status.lacking,
             schema=self._schema[0],
@@ -273,7 +277,8 @@ class Follower(Generic[T]):
         )
 
     def _set_will(self) -> None:
-        # One connection has one will: other services of this process name the same session and are as dead as it says.
+        # One connection has one will, the first service's: others of this process name the same session, and are as dead
+        # as it says.
         self._agent.set_will(self._presence_topic, encode_presence(self.presence("offline")))
 
     def report_within(self, delay_s: float) -> None:
@@ -319,7 +324,7 @@ class Follower(Generic[T]):
     def _write_lkg(self) -> None:
         self._lkg_waits = False
         if self._lkg is not None:
-            self._lkg.write(self.built.used, self._agent.replicator.peer.trust)
+            self._lkg.write(self.built.deltas, self._agent.replicator.peer.trust)
 
     def end(self) -> None:
         """Say goodbye: the report that this worker is offline."""

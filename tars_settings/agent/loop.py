@@ -101,6 +101,7 @@ class Agent:
         self._put: list[Row] = []
         self._drop: list[Row] = []
         self._stopping = False
+        self._has_will = False
         self._attempts = 0
         self._connect_s = 0.0
         self._tick_s = 0.0
@@ -198,8 +199,9 @@ class Agent:
         self._send(Subscribe(next(self._own_refs), filters, qos=1, replay=True))
 
     def set_will(self, topic: str, payload: bytes) -> None:
-        """Set the last will of sessions to come."""
-        if self._transport is not None:
+        """Set the last will of sessions to come, unless there is one."""
+        if self._transport is not None and not self._has_will:
+            self._has_will = True
             self._transport.set_will(topic, payload)
 
     # --- the loop ----------------------------------------------------------------------------------------------------

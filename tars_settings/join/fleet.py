@@ -16,9 +16,9 @@ from tars_settings.agent.loop import Agent
 from tars_settings.errors import ClosedError, NoServiceError
 from tars_settings.join.live import Live
 from tars_settings.schema import schema_hash, schema_of
-from tars_settings.settings.live import SnapshotBuilder
-from tars_settings.settings.model import service_of
+from tars_settings.settings import SnapshotBuilder, service_of
 from tars_settings.sources.environment import Environment
+from tars_settings.sources.stored import load_lkg
 
 T = TypeVar("T", bound=BaseSettings)
 
@@ -66,11 +66,10 @@ class Fleet:
         follower = self._follow(agent, cls, name)
         live = Live(agent, follower)
         if is_first:
-            agent.add_listener(follower)
             follower.begin()
             agent.start()
         else:
-            agent.call(lambda: (agent.add_listener(follower), follower.begin(), follower.catch_up()))  # type: ignore[func-returns-value]
+            agent.call(follower.take_part)
         self._lives.append(live)
         return live
 
@@ -83,7 +82,14 @@ class Fleet:
 
     def _follow(self, agent: Agent, cls: type[T], name: str) -> Follower[T]:
         environment = self._environment
-        builder = SnapshotBuilder(cls, environment=environment, service=name, trust=lambda: agent.replicator.peer.trust)
+        good = load_lkg(environment, name, known=agent.replicator.peer.trust)
+        builder = SnapshotBuilder(
+            cls,
+            fleet_id=environment.fleet_id,
+            secret_keys=environment.secret_keys(),
+            service=name,
+            last_good=None if good is None else good.view,
+        )
         schema = schema_of(cls)
         hashed = schema_hash(schema)
         kept = LastGood(environment, name, hashed)

@@ -53,14 +53,14 @@ class Live(Generic[T]):
 
     # --- in the agent's thread ---------------------------------------------------------------------------------------
 
-    def _on_swap(self, held: T, received: T, epoch: int) -> None:
-        self.current = received
+    def _on_swap(self, snapshot: T, epoch: int) -> None:
+        self.current = snapshot
         with self._lock:
             watches = alive(self._watches)
             self._watches = [weakref.ref(watch) for watch in watches]
         for watch in watches:
-            watch.offer(received, epoch)
-        self._callbacks.offer(received, epoch)
+            watch.offer(snapshot, epoch)
+        self._callbacks.offer(snapshot, epoch)
 
     def _on_state(self, state: State) -> None:
         with self._state_changed:

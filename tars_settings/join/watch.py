@@ -15,12 +15,13 @@ from types import TracebackType
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
+from pydantic import BaseModel
 
 from tars_settings.core.names import overlap
 from tars_settings.errors import UsageError
 from tars_settings.settings.live import diff
 
-T = TypeVar("T")
+T = TypeVar("T", bound=BaseModel)
 
 _log: Final = logging.getLogger("tars_settings.watch")
 
