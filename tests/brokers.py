@@ -83,7 +83,7 @@ class MosquittoClients:
             "0",
             "--retained-only",
             "-F",
-            "%t %x",
+            "%x %t",
             "-W",
             str(int(DEADLINE_S)),
         ]
@@ -96,7 +96,7 @@ class MosquittoClients:
             text, complaint = subscriber.communicate()
         assert subscriber.returncode == 0, complaint
         lines = (line.split(" ", 1) for line in text.splitlines())
-        return {topic: bytes.fromhex(payload) for topic, payload in lines if topic != marker}
+        return {topic: bytes.fromhex(payload) for payload, topic in lines if topic != marker}
 
 
 def _nap(process: subprocess.Popen[str]) -> None:

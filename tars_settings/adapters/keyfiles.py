@@ -67,11 +67,12 @@ def read_key(path: Path) -> str:
             raise KeyFileError(f"{path} is a symbolic link; name the file itself") from error
         raise KeyFileError(f"{path} can't be read: {error.strerror or error}") from error
     try:
-        with os.fdopen(descriptor, "rb") as file:
-            _check(path, os.fstat(file.fileno()))
-            content = file.read(_MAX_BYTES + 1)
+        _check(path, os.fstat(descriptor))
+        content = os.read(descriptor, _MAX_BYTES + 1)
     except OSError as error:
         raise KeyFileError(f"{path} can't be read: {error.strerror or error}") from error
+    finally:
+        os.close(descriptor)
     return _text(path, content)
 
 
