@@ -132,6 +132,26 @@ def test_a_breach_of_purity_is_found(source: str, breach: str) -> None:
     assert breach in breaches_of_purity(source)
 
 
+def uses_of_msgspec(source: str) -> set[str]:
+    """Return what a module takes from msgspec."""
+    tree = ast.parse(source)
+    from_imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "msgspec"]
+    names = {alias.name for node in from_imports for alias in node.names}
+    return names | {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "msgspec"
+    }
+
+
+def test_only_core_decodes_and_encodes() -> None:
+    declaring = {"Struct", "Meta", "UNSET", "UnsetType", "structs"}
+    elsewhere = [path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] != "core"]
+    uses = {str(path.relative_to(PACKAGE)): uses_of_msgspec(path.read_text()) - declaring for path in elsewhere}
+    # The form of a trust document is trust's; its decoder is handed to core, which alone calls it.
+    assert {name: used for name, used in uses.items() if used} == {"trust/document.py": {"json"}}
+
+
 def _loaded_by(statement: str) -> set[str]:
     """Return which heavy modules a fresh interpreter holds after a statement."""
     program = f"import sys\n{statement}\nprint(*sorted(set({HEAVY!r}) & set(sys.modules)))"
