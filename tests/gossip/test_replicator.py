@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tars_settings.core.records import MarkRow, OutboxRow
-from tars_settings.core.session import Acknowledged, Publish, Received, SessionDown, SessionUp, Subscribed
+from tars_settings.core.session import Acknowledged, Publish, Received, SessionUp, Subscribed
 from tars_settings.core.topics import IndexTopic, SegmentTopic, TrustTopic
 from tars_settings.gossip.effects import (
     Effect,
