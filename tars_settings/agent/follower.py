@@ -61,7 +61,7 @@ class Status(msgspec.Struct, frozen=True):
 class Follower(Generic[T]):
     """Follows the scopes of one worker and keeps its snapshot. Everything here runs in the agent's thread.
 
-    *on_swap* is called with each new snapshot and its epoch (it may be equal to the one before), *on_state* when the status word changes.
+    *on_swap* is called with each new snapshot and its epoch; *on_state* when the status word changes.
     """
 
     def __init__(
@@ -205,12 +205,13 @@ class Follower(Generic[T]):
                 _log.warning(
                     "%s refused epoch %d of %s: %s", self.service, refused.delta.stamp.epoch, refused.delta.scope, refused.message
                 )
-        epoch = max(self._agent.replicator.peer.registers.highest(scope)[1] for scope in self.scopes)
-        self.on_swap(built.snapshot, epoch)
+        if built.snapshot is not held.snapshot:
+            epoch = max(self._agent.replicator.peer.registers.highest(scope)[1] for scope in self.scopes)
+            self.on_swap(built.snapshot, epoch)
         self._lkg_soon()
 
     def _build(self) -> Built[T]:
-        return self._builder.build(self._view(), document=self._agent.replicator.peer.trust)
+        return self._builder.build(self._view())
 
     def _view(self) -> FleetView:
         return FleetView.of(self._agent.replicator.peer.registers, self.scopes)
@@ -324,7 +325,7 @@ class Follower(Generic[T]):
     def _write_lkg(self) -> None:
         self._lkg_waits = False
         if self._lkg is not None:
-            self._lkg.write(self.built.deltas, self._agent.replicator.peer.trust)
+            self._lkg.write(self.built.used, self._agent.replicator.peer.trust)
 
     def end(self) -> None:
         """Say goodbye: the report that this worker is offline."""

@@ -18,7 +18,6 @@ from tars_settings.join.live import Live
 from tars_settings.schema import schema_hash, schema_of
 from tars_settings.settings import SnapshotBuilder, service_of
 from tars_settings.sources.environment import Environment
-from tars_settings.sources.stored import load_lkg
 
 T = TypeVar("T", bound=BaseSettings)
 
@@ -82,14 +81,7 @@ class Fleet:
 
     def _follow(self, agent: Agent, cls: type[T], name: str) -> Follower[T]:
         environment = self._environment
-        good = load_lkg(environment, name, known=agent.replicator.peer.trust)
-        builder = SnapshotBuilder(
-            cls,
-            fleet_id=environment.fleet_id,
-            secret_keys=environment.secret_keys(),
-            service=name,
-            last_good=None if good is None else good.view,
-        )
+        builder = SnapshotBuilder(cls, environment=environment, service=name, trust=lambda: agent.replicator.peer.trust)
         schema = schema_of(cls)
         hashed = schema_hash(schema)
         kept = LastGood(environment, name, hashed)
