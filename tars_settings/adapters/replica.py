@@ -35,12 +35,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class _Table:
-    """How one kind of row is kept. ``guard`` is what an arriving row must be, compared with the one that is held."""
+    """How one kind of row is kept: one for each ``key``, of which the greatest by ``rank`` stays."""
 
     name: str
     columns: Mapping[str, str]
     key: tuple[str, ...]
-    guard: str = "TRUE"
+    rank: tuple[str, ...] = ()
     order: str = ""
 
     def create(self) -> str:
@@ -54,16 +54,21 @@ class _Table:
         update = ", ".join(f"{name} = excluded.{name}" for name in self.columns)
         return (
             f"INSERT INTO {self.name} VALUES ({values})"  # noqa: S608 (our own constants, as below)
-            f" ON CONFLICT ({', '.join(self.key)}) DO UPDATE SET {update} WHERE {self.guard}"
+            f" ON CONFLICT ({', '.join(self.key)}) DO UPDATE SET {update} WHERE {self._guard()}"
         )
+
+    def _guard(self) -> str:
+        arriving = ", ".join(f"excluded.{name}" for name in self.rank)
+        held = ", ".join(f"{self.name}.{name}" for name in self.rank)
+        return f"({arriving}) >= ({held})" if self.rank else "TRUE"
 
     def drop(self) -> str:
         matched = " AND ".join(f"{name} = ?" for name in self.identity())
         return f"DELETE FROM {self.name} WHERE {matched}"  # noqa: S608
 
     def identity(self) -> tuple[str, ...]:
-        """Return what names a row when it is dropped: all but its bytes, so that a newer one stays."""
-        return tuple(name for name in self.columns if name != "raw")
+        """Return what names a row when it is dropped: with its rank, so that a newer one stays."""
+        return self.key + self.rank
 
     def select(self) -> str:
         return f"SELECT {', '.join(self.columns)} FROM {self.name}"  # noqa: S608
@@ -85,14 +90,14 @@ _TABLES: Final[Mapping[type[Any], _Table]] = MappingProxyType(
             "heads",
             {"scope": _TEXT, "kid": _TEXT, "counter": _INT, "digest": _BYTES, "raw": _BYTES},
             ("scope", "kid"),
-            guard="(excluded.counter, excluded.digest) >= (heads.counter, heads.digest)",
+            rank=("counter", "digest"),
         ),
         SegmentRow: _Table("segments", {"scope": _TEXT, "kid": _TEXT, "n": _INT, "raw": _BYTES}, ("scope", "kid", "n")),
         MarkRow: _Table(
             "marks",
             {"scope": _TEXT, "kid": _TEXT, "gen": _INT, "epoch": _INT},
             ("scope", "kid"),
-            guard="(excluded.gen, excluded.epoch) >= (marks.gen, marks.epoch)",
+            rank=("gen", "epoch"),
         ),
         OutboxRow: _Table("outbox", {"scope": _TEXT, "digest": _BYTES, "raw": _BYTES}, ("digest",)),
     }
