@@ -192,7 +192,8 @@ def _mask_field(kinds: tuple[Any, ...], name: Any, value: Any) -> Any:
         if has_names(kind):
             for field in names_of(getattr(kind, "__origin__", kind)).values():
                 if name == field.name or name in field.inputs:
-                    return MASK if is_secret(field.annotation) else _mask_inside(tuple(alternatives(field.annotation)), value)
+                    inside = tuple(alternatives(field.annotation))
+                    return MASK if is_secret(field.annotation) else _mask_inside(inside, value)
     inner = tuple(one for kind in kinds for item in getattr(kind, "__args__", ())[1:] for one in alternatives(item))
     return _mask_inside(inner, value)
 
@@ -250,8 +251,9 @@ def _default(model: type, key: str, value: Any) -> Iterator[Candidate]:
         return
     field = model.model_fields[top]
     if field.default_factory is not None:
-        # Not called again to explain: it may count, or make a fresh key. Nested defaults are told as far as classes go.
-        yield Candidate("default", value if not rest else _nested_default(field.annotation, rest, value), "made by a factory")
+        # Not called again to explain: it may count, or make a fresh key.
+        made = _nested_default(field.annotation, rest, value) if rest else value
+        yield Candidate("default", made, "made by a factory")
         return
     if field.default is PydanticUndefined:
         if rest:

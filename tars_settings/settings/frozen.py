@@ -1,7 +1,7 @@
 """Frozen snapshots: a validated instance is given the class's frozen twin, nested models and containers too.
 
-pydantic's own ``frozen`` is the wrong tool: after-validators that assign would raise. So validation comes first, and then
-the class changes to a twin without a schema of its own: same name, same fields, an instance of the user's class.
+pydantic's own ``frozen`` is the wrong tool: after-validators that assign would raise. So validation comes first, and
+then the class changes to a twin without a schema of its own: same name, same fields, an instance of the user's class.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ def _frozen(value: Any, depth: int) -> Any:
     return value if make is None else make(value, depth + 1)
 
 
-def _frozen_list(value: list[Any], depth: int) -> list[Any]:
+def _frozen_list(value: list[Any], depth: int) -> Any:
     return _List(_frozen(one, depth) for one in value)
 
 
-def _frozen_dict(value: dict[Any, Any], depth: int) -> dict[Any, Any]:
+def _frozen_dict(value: dict[Any, Any], depth: int) -> Any:
     return _Dict((key, _frozen(one, depth)) for key, one in value.items())
 
 
@@ -75,31 +75,24 @@ def _refuse(self: object, *_args: object, **_kwargs: object) -> NoReturn:
     raise FrozenSnapshotError(f"a live snapshot is frozen, its {type(self).__name__}s too; copy it, or push a change")
 
 
-def _as_plain(self: Any, _protocol: object) -> Any:
-    return (_same, (type(self).__mro__[1](self),))
-
-
-def _deep_plain(self: Any, memo: dict[int, Any]) -> Any:
-    return copy.deepcopy(type(self).__mro__[1](self), memo)
-
-
-def _closed(kind: type, *names: str) -> type:
+def _closed(kind: type, names: str) -> Any:
     """Return a subclass of a container whose changing methods refuse; copies and unpickled ones are plain."""
-    closed = dict.fromkeys(names, _refuse)
-    plain = {"__reduce_ex__": _as_plain, "__deepcopy__": _deep_plain, "__copy__": lambda self: kind(self)}
+    closed = dict.fromkeys(f"clear pop {names}".split(), _refuse)
+    plain = {
+        "__copy__": lambda self: kind(iter(self)) if kind is not dict else dict(self),
+        "__deepcopy__": lambda self, memo: copy.deepcopy(kind(self), memo),
+        "__reduce_ex__": lambda self, _protocol: (_same, (kind(self),)),
+    }
     return type(kind.__name__, (kind,), {"__slots__": (), "__module__": __name__, **closed, **plain})
 
 
-_EVERY: Final = ("clear", "pop")
-_List: Final = _closed(
-    list, "append", "extend", "insert", "remove", "sort", "reverse", "__setitem__", "__delitem__", "__iadd__", "__imul__",
-    *_EVERY,
-)  # fmt: skip
-_Dict: Final = _closed(dict, "update", "setdefault", "popitem", "__setitem__", "__delitem__", "__ior__", *_EVERY)
+_List: Final = _closed(list, "append extend insert remove sort reverse __setitem__ __delitem__ __iadd__ __imul__")
+_Dict: Final = _closed(dict, "update setdefault popitem __setitem__ __delitem__ __ior__")
 _Set: Final = _closed(
-    set, "add", "discard", "remove", "update", "difference_update", "intersection_update", "symmetric_difference_update",
-    "__iand__", "__ior__", "__isub__", "__ixor__", *_EVERY,
-)  # fmt: skip
+    set,
+    "add discard remove update difference_update intersection_update symmetric_difference_update "
+    "__iand__ __ior__ __isub__ __ixor__",
+)
 _CONTAINERS: Final[dict[type, Callable[[Any, int], Any]]] = {
     list: _frozen_list,
     dict: _frozen_dict,
@@ -127,7 +120,7 @@ def _make_twin(model: type[BaseModel]) -> type:
             raise FrozenSnapshotError(f"{model.__name__}.{name} is part of a live snapshot: change it with a push")
         model.__setattr__(self, name, value)
 
-    def delete_attribute(self: BaseModel, name: str) -> None:
+    def delete_attribute(_: BaseModel, name: str) -> None:
         raise FrozenSnapshotError(f"{model.__name__}.{name} is part of a live snapshot: it can't be deleted")
 
     def equal(self: BaseModel, other: object) -> bool:
@@ -145,13 +138,14 @@ def _make_twin(model: type[BaseModel]) -> type:
         "__setattr__": set_attribute,
         "__delattr__": delete_attribute,
         "__eq__": equal,
-        "__copy__": lambda self: thaw_shallow(self),
+        "__copy__": thaw_shallow,
         "__deepcopy__": lambda self, memo: copy.deepcopy(thaw_shallow(self), memo),
         "__reduce_ex__": lambda self, _protocol: (_same, (thaw_shallow(self),)),
         "model_copy": _model_copy,
     }
     # type.__new__ and not the metaclass: a pydantic subclass would build a schema (620 us), this takes 8.
-    return type.__new__(type(model), model.__name__, (model,), names)
+    twin: type = type.__new__(type(model), model.__name__, (model,), names)
+    return twin
 
 
 def _model_copy(self: BaseModel, *, update: Any = None, deep: bool = False) -> BaseModel:
@@ -164,7 +158,7 @@ def thaw_shallow(instance: M) -> M:
     if not is_frozen(instance):
         return instance
     plain = plain_class(type(instance))
-    copied = plain.__new__(plain)
+    copied: Any = object.__new__(plain)
     for slot in ("__dict__", "__pydantic_extra__", "__pydantic_fields_set__", "__pydantic_private__"):
         value = getattr(instance, slot, None)
         object.__setattr__(copied, slot, copy.copy(value))

@@ -6,7 +6,7 @@ The environment is read once. A change costs the fleet's values and the model's 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -18,13 +18,15 @@ from tars_settings.core.register import FleetView, Register
 from tars_settings.errors import NoServiceError
 from tars_settings.provenance.explanation import shadowing
 from tars_settings.provenance.resolution import Origin, Placed, Resolution, resolutions
-from tars_settings.settings.base import note_sources
 from tars_settings.settings.frozen import freeze
+from tars_settings.settings.model import note_sources
+from tars_settings.sources.environment import Environment
 from tars_settings.sources.fleet import Building, Captured, FleetSettingsSource, building, opener
 from tars_settings.sources.fold import Folded, Folder, Said, standing
 from tars_settings.sources.settle import Nothing, Refused, Settled, Settler
+from tars_settings.sources.stored import load_lkg
 from tars_settings.trust.document import TrustDocument
-from tars_settings.trust.keys import SecretKey
+from tars_settings.trust.validity import VALID, judge
 
 S = TypeVar("S", bound=BaseSettings)
 
@@ -33,12 +35,12 @@ S = TypeVar("S", bound=BaseSettings)
 class Built(Generic[S]):
     """A snapshot, and what became of the fleet's values in it.
 
-    ``deltas`` are those it rests on, for the last known good values; ``shadowed`` maps keys of the fleet to the source
-    above that wins instead, in words.
+    ``used`` are the deltas it rests on, for the last known good values; ``shadowed`` maps keys of the fleet to the
+    source above that wins instead, in words.
     """
 
     snapshot: S
-    deltas: tuple[Delta, ...] = ()
+    used: tuple[Delta, ...] = ()
     refused: tuple[Refused, ...] = ()
     unknown: tuple[str, ...] = ()
     shadowed: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -47,11 +49,13 @@ class Built(Generic[S]):
 class SnapshotBuilder(Generic[S]):
     """Builds frozen snapshots of one class for one joined worker. Not for several threads at once.
 
-    *last_good* is what the previous run was happy with: keys of deltas that are refused keep it. *init* are arguments
-    for the class. The other sources of the chain are asked once, here.
+    The other sources of the chain are asked once, here; *init* are arguments for the class. *trust* returns the trust
+    document in force. Keys of deltas that are refused keep what the last good snapshot had: at first, what this host
+    stored of the previous run (or *last_good*).
 
     Raises:
         NoServiceError: the class names no service, and none is given.
+        ConfigurationError: the environment names no fleet.
         SettingsError: a source could not be read or parsed.
     """
 
@@ -59,76 +63,64 @@ class SnapshotBuilder(Generic[S]):
         self,
         cls: type[S],
         *,
-        fleet_id: str,
-        secret_keys: Mapping[str, SecretKey] | Callable[[], Mapping[str, SecretKey]] = dict,
+        environment: Environment,
         service: str | None = None,
+        trust: Callable[[], TrustDocument] | None = None,
         init: Mapping[str, Any] | None = None,
         last_good: FleetView | None = None,
     ) -> None:
         source = capture(cls, init or {})
         named = service if service is not None else source.service
         if named is None:
-            raise NoServiceError(
-                f"{cls.__name__} names no service: class {cls.__name__}(Settings, service='NAME')"
-            )
+            raise NoServiceError(f"{cls.__name__} names no service: class {cls.__name__}(Settings, service='NAME')")
         self.service = check_service(named)
         self.cls = cls
+        self._trust = environment.pinned if trust is None else trust
         self._captured = Captured(source)
-        keys = secret_keys if callable(secret_keys) else lambda: secret_keys
-        self._folder = Folder(cls, self._captured.above, opener(fleet_id, keys))
-        self._last_good = _registers(last_good)
+        self._folder = Folder(cls, self._captured.above, opener(environment.fleet_id, environment.secret_keys))
+        self._last_good = _LastGood(environment, self.service, self._trust, last_good)
         self._shadows: dict[str, str | None] = {}
+        self._held: S | None = None
 
-    def build(self, view: FleetView, *, document: TrustDocument | None = None, origin: Origin = "live") -> Built[S]:
+    def build(self, view: FleetView, *, origin: Origin = "live") -> Built[S]:
         """Return a snapshot of what validates together of the fleet's values, all captured sources above them.
 
-        *document* gives the names of writers to explain().
+        Where nothing changed, the snapshot is the same object as before.
 
         Raises:
             ValidationError: it does not validate even without any fleet value: without input values, with notes.
         """
-        said = Said(view, self._last_good)
-        settled = self._settle(said, document)
-        built = Built(
-            settled.value,
-            _deltas(settled.folded.placed),
-            settled.refused,
-            settled.folded.unknown,
-            self._shadowed(settled.folded.placed),
-        )
-        self._remember(said, settled)
-        freeze(built.snapshot)
-        resolutions.put(built.snapshot, self._resolution(settled.folded.placed, origin, document))
-        return built
+        said = Said(view, self._last_good.registers)
+        settled = self._settle(said)
+        placed = settled.folded.placed
+        self._last_good.remember(said, {one.delta.stamp.digest for one in settled.refused})
+        snapshot = self._same_or_new(settled.value)
+        resolutions.put(snapshot, self._resolution(placed, origin))
+        used = tuple({one.digest: one.register.delta for one in placed}.values())
+        return Built(snapshot, used, settled.refused, settled.folded.unknown, self._shadowed(placed))
 
-    def forget(self, digests: Iterable[bytes]) -> None:
-        """Drop deltas that are no longer valid: refused keys must not go on with what a stolen key wrote."""
-        void = frozenset(digests)
-        self._last_good = {
-            scope: tuple(one for one in registers if one.delta.stamp.digest not in void)
-            for scope, registers in self._last_good.items()
-        }
+    def _same_or_new(self, value: S) -> S:
+        frozen = freeze(value)
+        if self._held is None or diff(self._held, frozen):
+            self._held = frozen
+        return self._held
 
-    def _settle(self, said: Said, document: TrustDocument | None) -> Settled[S]:
+    def _settle(self, said: Said) -> Settled[S]:
         failure: ValidationError
         try:
             return Settler(said, self._folder, self._attempt).settle()
         except Nothing as nothing:
             failure = nothing.error
-        note_sources(failure, self._resolution((), "live", document))
+        note_sources(failure, self._resolution((), "live"))
+        # Outside of the except block, so that no context holds the original.
         raise failure
 
     def _attempt(self, folded: Folded) -> S | ValidationError:
-        outcome = self._captured.attempt(folded, self.cls.__new__(self.cls))
-        return outcome  # type: ignore[return-value] # the instance that was handed in
+        return self._captured.attempt(folded, self.cls.__new__(self.cls))
 
-    def _remember(self, said: Said, settled: Settled[S]) -> None:
-        left_out = {one.delta.stamp.digest for one in settled.refused}
-        self._last_good = {scope: tuple(standing(registers)) for scope, registers in said.without(left_out)}
-
-    def _resolution(self, placed: tuple[Placed, ...], origin: Origin, document: TrustDocument | None) -> Resolution:
-        captured = self._captured
-        return Resolution(self.cls, captured.states, captured.chain, captured.fleet_source, placed, origin, document)
+    def _resolution(self, placed: tuple[Placed, ...], origin: Origin) -> Resolution:
+        seen = self._captured
+        return Resolution(self.cls, seen.states, seen.chain, seen.fleet_source, placed, origin, self._trust())
 
     def _shadowed(self, placed: tuple[Placed, ...]) -> dict[str, str]:
         shadows: dict[str, str] = {}
@@ -136,7 +128,7 @@ class SnapshotBuilder(Generic[S]):
             if one.path[0] not in self._captured.above or one.unset:
                 continue
             if one.key not in self._shadows:
-                self._shadows[one.key] = shadowing(self._resolution((), "live", None), one.key)
+                self._shadows[one.key] = shadowing(self._resolution((), "live"), one.key)
             by = self._shadows[one.key]
             if by is not None:
                 shadows[one.key] = by
@@ -161,19 +153,41 @@ def capture(cls: type[S], init: Mapping[str, Any]) -> FleetSettingsSource:
     finally:
         building.reset(token)
     if current.source is None:
-        raise NoServiceError(f"{cls.__name__} has no FleetSettingsSource among its sources, or a source failed before it")
+        raise NoServiceError(f"{cls.__name__} has no FleetSettingsSource among its sources")
     return current.source
 
 
-def _registers(view: FleetView | None) -> dict[str, tuple[Register, ...]]:
-    return {} if view is None else {one.scope: one.winners or one.registers for one in view.scopes}
+class _LastGood:
+    """The registers that the last good snapshot rested on. Read from the disk only if a delta is ever refused."""
+
+    def __init__(
+        self, environment: Environment, service: str, trust: Callable[[], TrustDocument], given: FleetView | None
+    ) -> None:
+        self._environment = environment
+        self._service = service
+        self._trust = trust
+        self._held = None if given is None else _registers(given)
+
+    def registers(self, scope: str) -> tuple[Register, ...]:
+        """Return those of a scope that are still valid: a refused key must not go on with what a stolen key wrote."""
+        document = self._trust()
+        if self._held is None:
+            kept = load_lkg(self._environment, self._service, known=document)
+            self._held = {} if kept is None else _registers(kept.view)
+        held = self._held.get(scope, ())
+        return held if document.is_pin else tuple(one for one in held if judge(one.delta, document) == VALID)
+
+    def remember(self, said: Said, left_out: Collection[bytes]) -> None:
+        """Take note of what a snapshot rests on."""
+        if left_out or any(one.registers for one in said.view.scopes):
+            self._held = {scope: tuple(standing(registers)) for scope, registers in said.without(left_out)}
 
 
-def _deltas(placed: Iterable[Placed]) -> tuple[Delta, ...]:
-    return tuple({one.digest: one.register.delta for one in placed}.values())
+def _registers(view: FleetView) -> dict[str, tuple[Register, ...]]:
+    return {one.scope: one.winners or one.registers for one in view.scopes}
 
 
-def diff(old: BaseModel, new: BaseModel) -> frozenset[str]:
+def diff(old: Any, new: Any) -> frozenset[str]:
     """Return the dotted keys whose values differ, leaves and the models that hold them: "audio", "audio.gain"."""
     changed: set[str] = set()
     _diff(old, new, "", changed)

@@ -1,14 +1,15 @@
 """Where and whom to trust: the ``TARS_SETTINGS_*`` variables of a process.
 
-Reading them costs a dozen look-ups as long as nothing changed. Key material is read from its files when it is asked for.
+Reading them costs a dozen look-ups as long as nothing changed. Key files are read when their keys are asked for.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -20,6 +21,7 @@ from tars_settings.trust.document import TrustDocument, pin
 from tars_settings.trust.keys import SecretKey, SigningKey, fleet_id, parse_fleet
 from tars_settings.trust.seal import SealKey
 
+T = TypeVar("T")
 PREFIX: Final = "TARS_SETTINGS_"
 _OUTSIDE: Final = ("XDG_STATE_HOME", "HOME")
 _LAST_RESORT: Final = "/var/lib/tars-settings"
@@ -207,7 +209,7 @@ class Environment(BaseSettings):
         path = self._needed("writer_key", self.writer_key_file)
         return _parsed("WRITER_KEY", str(path), lambda text: SigningKey.from_text(_read_key(Path(text))))
 
-    def _needed(self, name: str, value: Any) -> Any:
+    def _needed(self, name: str, value: T | None) -> T:
         if value is None:
             raise ConfigurationError(f"{PREFIX}{name.upper()} is not set: {_MADE_BY[name]}")
         return value
@@ -235,6 +237,7 @@ _MADE_BY: Final = {
     "repair": "all, keepers or off",
     "repair_delay_s": "seconds, 0 to 600, that a repair waits for somebody else's at the most",
 }
+_SEAL_KEY_HEADER: Final = "# Seals this host's last known good values. Whoever has it can make them up."
 _cache: Final[dict[str, Any]] = {}
 
 
@@ -243,8 +246,8 @@ def _read(cls: type[Environment], arguments: dict[str, Any]) -> Environment:
     try:
         return cls(**arguments)
     except ValidationError as error:
-        for one in error.errors(include_url=False, include_context=False, include_input=False):
-            complaints.append(_complaint(str(one["loc"][0]), one["msg"], arguments))
+        lines = error.errors(include_url=False, include_context=False, include_input=False)
+        complaints += [_complaint(str(one["loc"][0]), one["msg"], arguments) for one in lines]
     # Raised outside the except block: the cause would carry the values.
     raise ConfigurationError("; ".join(complaints))
 
@@ -258,7 +261,7 @@ def _complaint(location: str, message: str, arguments: dict[str, Any]) -> str:
     return f"{where} is malformed ({message.removeprefix('Value error, ')}); expected {expected}"
 
 
-def _parsed(name: str, text: str, parse: Any) -> Any:
+def _parsed(name: str, text: str, parse: Callable[[str], T]) -> T:
     reason = ""
     try:
         return parse(text)
@@ -305,7 +308,7 @@ def _seal_key_file(path: Path, *, create: bool) -> SealKey | None:
         private_dir(directory)
     made = SealKey(os.urandom(32))
     try:
-        write_key(path, f"# Seals this host's last known good values. Whoever has it can make them up.\n{made.to_text()}\n")
+        write_key(path, f"{_SEAL_KEY_HEADER}\n{made.to_text()}\n")
     except KeyFileError:
         if not os.path.lexists(path):
             raise

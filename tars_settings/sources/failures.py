@@ -1,7 +1,7 @@
 """Validation errors without the values that caused them.
 
-pydantic's ``hide_input_in_errors`` hides them from ``str`` only: ``errors()``, ``json()``, the context and a validator's
-own words still carry them. So errors are built again.
+pydantic's ``hide_input_in_errors`` hides them from ``str`` only: ``errors()``, ``json()``, the context and a
+validator's own words still carry them. So errors are built again.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def lines_of(error: ValidationError) -> list[tuple[Location, str]]:
 
 
 def without_inputs(error: ValidationError, secrets: Iterable[str] = ()) -> ValidationError:
-    """Return the error built again without input values, and with the texts of *secrets* masked in every message.
+    """Return the error built again without input values, the texts of *secrets* masked in messages.
 
-    Type, location, message and harmless context (``le``, ``pattern``) stay. Raise it outside of any except block, or its
-    ``__context__`` would hold the original.
+    Type, location, message and harmless context (``le``, ``pattern``) stay. Raise it outside of any except block, or
+    its ``__context__`` would hold the original.
     """
     known = tuple(secrets)
     lines = [_rebuilt(dict(line), known) for line in error.errors(include_url=False)]
@@ -49,7 +49,7 @@ def _rebuilt(line: dict[str, Any], secrets: tuple[str, ...]) -> InitErrorDetails
             details["ctx"] = context
         return details
     # Without context a template's braces stay as they are.
-    details["type"] = PydanticCustomError(kind, message)  # type: ignore[arg-type]
+    details["type"] = PydanticCustomError(kind, message)
     return details
 
 
@@ -64,8 +64,8 @@ def masked(message: str, texts: Iterable[str]) -> str:
     >>> masked("key k-SECRET is bad", ["k-SECRET"])
     'key ********** is bad'
     """
-    for text in sorted({one for text in texts for one in _spellings(text)}, key=len, reverse=True):
-        message = message.replace(text, MASK)
+    for spelling in sorted({one for text in texts for one in _spellings(text)}, key=len, reverse=True):
+        message = message.replace(spelling, MASK)
     return message
 
 

@@ -11,7 +11,7 @@ import functools
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 import pydantic_core
 from pydantic import BaseModel, ValidationError
@@ -33,6 +33,7 @@ from tars_settings.trust.secrets import decrypt
 
 _log = logging.getLogger("tars_settings.sources")
 _DEFAULTS: Final = "DefaultSettingsSource"
+B = TypeVar("B", bound=BaseModel)
 
 
 def service_of(settings_cls: type[BaseSettings]) -> str | None:
@@ -62,7 +63,7 @@ class Building:
         return next((one for one in reversed(self.sources) if one.settings_cls is self.settings_cls), None)
 
 
-building: Final[contextvars.ContextVar[Building | None]] = contextvars.ContextVar("tars_settings_building", default=None)
+building: Final = contextvars.ContextVar[Building | None]("tars_settings_building", default=None)
 
 
 class Captured:
@@ -93,7 +94,7 @@ class Captured:
         # As pydantic-settings does: an untouched default is left to the model, which copies it unvalidated.
         return {key: value for key, value in laid.items() if key not in self.defaults or self.defaults[key] != value}
 
-    def attempt(self, folded: Folded, instance: BaseModel) -> BaseModel | ValidationError:
+    def attempt(self, folded: Folded, instance: B) -> B | ValidationError:
         """Validate *instance* in place and return it, or the error without input values.
 
         By the model alone: neither the chain nor a user's ``__init__`` runs again.
@@ -247,7 +248,7 @@ class FleetSettingsSource(PydanticBaseSettingsSource):
             return None
         return load_lkg(self.environment, self.service, known=self.stored.document)
 
-    def _attempt(self, folded: Folded) -> None | ValidationError:
+    def _attempt(self, folded: Folded) -> ValidationError | None:
         """Try the model with what is above: a class that can't fall back by itself gets only what validates."""
         state = lay(with_defaults(self.settings_cls, folded, set(self.current_state)), self.current_state)
         try:

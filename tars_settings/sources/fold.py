@@ -197,10 +197,10 @@ def _stamp(register: Register) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Said:
-    """All that the fleet says to one worker, with the registers that the last good snapshot rested on."""
+    """All that the fleet says to one worker, and (by scope) the registers that the last good snapshot rested on."""
 
     view: FleetView
-    last_good: Mapping[str, tuple[Register, ...]] = dataclasses.field(default_factory=dict)
+    last_good: Callable[[str], tuple[Register, ...]] = lambda _scope: ()
 
     def deltas(self) -> list[Delta]:
         """Return the deltas behind it, lowest scope first, newest first within a scope: the order of leaving out."""
@@ -216,16 +216,15 @@ class Said:
 
         Their keys keep what the last good snapshot had, unless something newer that is not left out says otherwise.
         """
-        return [(one.scope, self._of_scope(one.scope, one.winners or one.registers, left_out)) for one in self.view.scopes]
+        scopes = ((one.scope, one.winners or one.registers) for one in self.view.scopes)
+        return [(scope, self._of_scope(scope, winners, left_out)) for scope, winners in scopes]
 
-    def _of_scope(
-        self, scope: str, winners: tuple[Register, ...], left_out: Collection[bytes]
-    ) -> tuple[Register, ...]:
+    def _of_scope(self, scope: str, winners: tuple[Register, ...], left_out: Collection[bytes]) -> tuple[Register, ...]:
         refused = {one.delta.stamp.digest: one.delta for one in winners if one.delta.stamp.digest in left_out}
         if not refused:
             return winners
         kept = [one for one in winners if one.delta.stamp.digest not in left_out]
-        hidden = [one for one in self.last_good.get(scope, ()) if _hidden_by(one, refused.values(), left_out)]
+        hidden = [one for one in self.last_good(scope) if _hidden_by(one, refused.values(), left_out)]
         return tuple({(one.key, one.delta.stamp.digest): one for one in (*kept, *hidden)}.values())
 
 
@@ -263,7 +262,9 @@ def _default_of(model: type, name: str) -> Any:
     if not issubclass(model, BaseModel):
         return None
     field = model.model_fields[name]
-    return field.get_default(call_default_factory=not getattr(field, "default_factory_takes_validated_data", False))
+    if getattr(field, "default_factory_takes_validated_data", False):
+        return None
+    return field.get_default(call_default_factory=True)
 
 
 def _is_other_member(model: type, field: Any, default: Any, given: Any) -> bool:

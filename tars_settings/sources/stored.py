@@ -108,10 +108,12 @@ def _rows(path: Path, scopes: Iterable[str]) -> tuple[Sequence[Row], list[str]]:
 
 
 def _judge(rows: Sequence[Row], pinned: TrustDocument, scopes: Sequence[str], trouble: list[str]) -> StoredFleet:
-    raws = [row.raw for row in sorted((row for row in rows if isinstance(row, TrustRow)), key=lambda row: row.version)]
+    documents = sorted((row for row in rows if isinstance(row, TrustRow)), key=lambda row: row.version)
+    raws = [row.raw for row in documents]
     document, trust = follow_all(pinned, raws)
     if len(trust) < len(raws):
-        trouble.append(f"{len(raws) - len(trust)} of {len(raws)} stored trust documents do not follow from the root key")
+        astray = len(raws) - len(trust)
+        trouble.append(f"{astray} of {len(raws)} stored trust documents do not follow from the root key")
     registers = Registers()
     refused: dict[str, int] = {}
     for row in rows:
@@ -171,7 +173,7 @@ class Kept:
     slot: int = 0
 
 
-def write_lkg(
+def write_lkg(  # noqa: PLR0913 - named, and all of it is in the header
     store: LkgStore,
     key: SealKey,
     *,
@@ -274,28 +276,19 @@ def _first_usable(
     instance: str | None,
     known: TrustDocument | None,
 ) -> Kept | None:
-    for slot in (0, 1):
+    named = instance or environment.instance
+
+    def usable(slot: int) -> Kept | None:
         try:
-            found = read_lkg(
-                store,
-                key,
-                pinned=environment.pinned(),
-                service=service,
-                instance=instance or environment.instance,
-                known=known,
-                slot=slot,
-            )
+            pinned = environment.pinned()
+            return read_lkg(store, key, pinned=pinned, service=service, instance=named, known=known, slot=slot)
         except SealBrokenError as error:
+            event = {"tars_event": "seal-broken", "tars_service": service}
             _log.warning(
-                "%s: seal broken on the last known good values, slot %d: %s",
-                service,
-                slot,
-                error,
-                extra={"tars_event": "seal-broken", "tars_service": service},
+                "%s: seal broken on the last known good values, slot %d: %s", service, slot, error, extra=event
             )
         except (SurroundingsError, RejectedError) as error:
             _log.warning("%s: last known good values can't be used, slot %d: %s", service, slot, error)
-        else:
-            if found is not None:
-                return found
-    return None
+        return None
+
+    return usable(0) or usable(1)

@@ -6,21 +6,30 @@ import logging
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pydantic_settings
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsError
 
-from tars_settings.provenance.resolution import Resolution, resolutions
 from tars_settings.provenance.explanation import fleet_candidates
-from tars_settings.provenance.fields import look_up
+from tars_settings.provenance.fields import look_up, names_of
 from tars_settings.provenance.labels import kind_of, source_named, where_of
+from tars_settings.provenance.resolution import Resolution, resolutions
 from tars_settings.sources.failures import Location, add_notes, secret_texts, without_inputs
-from tars_settings.sources.fleet import Building, Captured, FleetSettingsSource, building, warn_refused
-from tars_settings.sources.fold import Folded, Said
+from tars_settings.sources.fleet import (
+    Building,
+    Captured,
+    FleetSettingsSource,
+    building,
+    service_of,
+    warn_refused,
+)
+from tars_settings.sources.fold import Said
 from tars_settings.sources.settle import Nothing, Settler
 
 if TYPE_CHECKING:
     from pydantic import ConfigDict
     from typing_extensions import Unpack
+
+__all__ = ["Settings", "SettingsConfigDict", "note_sources", "service_of", "with_fleet"]
 
 _log = logging.getLogger("tars_settings.settings")
 
@@ -109,12 +118,13 @@ def with_fleet(
 
 def _add_fleet(cls: type[Settings]) -> None:
     """Wrap a user's own settings_customise_sources, whichever class or mixin it comes from."""
-    hook = cls.settings_customise_sources.__func__  # type: ignore[attr-defined]
-    if hook is Settings.settings_customise_sources.__func__ or getattr(hook, "_tars_settings", False):  # type: ignore[attr-defined]
+    hook = getattr(cls.settings_customise_sources, "__func__", None)
+    ours = getattr(Settings.settings_customise_sources, "__func__", None)
+    if hook is None or hook is ours or getattr(hook, "_tars_settings", False):
         return
 
     def settings_customise_sources(
-        owner: type[Settings], settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
+        owner: type[Settings], /, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return with_fleet(settings_cls, hook(owner, settings_cls, **sources))
 
@@ -131,7 +141,9 @@ def _current_building(settings_cls: type) -> Building:
     return Building(settings_cls)
 
 
-def _recover(instance: Settings, source: FleetSettingsSource | None, failure: ValidationError) -> ValidationError | None:
+def _recover(
+    instance: Settings, source: FleetSettingsSource | None, failure: ValidationError
+) -> ValidationError | None:
     """Fall back to values that validate, in place; return the error to raise where none does."""
     if source is None:
         return without_inputs(failure)
@@ -139,30 +151,31 @@ def _recover(instance: Settings, source: FleetSettingsSource | None, failure: Va
     if not source.said.view.scopes:
         error = without_inputs(failure, secret_texts(captured.model, captured.compose(source.folded)))
     else:
-        outcome = _last_good(instance, source, captured) or _fitting(instance, source, captured)
-        if outcome is None or isinstance(outcome, Folded):
+        if _run_on_last_good(instance, source, captured):
+            return None
+        outcome = _run_on_what_fits(instance, source, captured)
+        if outcome is None:
             return None
         error = outcome
     note_sources(error, source.resolution(source.folded, source.origin))
     return error
 
 
-def _last_good(instance: Settings, source: FleetSettingsSource, captured: Captured) -> Folded | None:
-    """Validate with the last known good values alone; None where there are none, or they do not validate either."""
+def _run_on_last_good(instance: Settings, source: FleetSettingsSource, captured: Captured) -> bool:
+    """Validate with the last known good values alone; return whether there are any and they do."""
     kept = source.last_good() if source.origin == "replica" else None
     if kept is None:
-        return None
-    folder = source.folder()
-    folded = Settler(Said(kept.view), folder, lambda _: None).opened().folded
+        return False
+    folded = Settler(Said(kept.view), source.folder(), lambda _: None).opened().folded
     if isinstance(captured.attempt(folded, instance), ValidationError):
-        return None
+        return False
     _log.warning("%s: the stored fleet values do not validate here; running on the last known good", source.service)
     resolutions.put(instance, source.resolution(folded, "last known good"))
-    return folded
+    return True
 
 
-def _fitting(instance: Settings, source: FleetSettingsSource, captured: Captured) -> Folded | ValidationError:
-    """Validate with as many of the stored deltas as fit together."""
+def _run_on_what_fits(instance: Settings, source: FleetSettingsSource, captured: Captured) -> ValidationError | None:
+    """Validate with as many of the stored deltas as fit together; return the error where not even none of them does."""
     model = type(instance)
     settler = Settler(source.said, source.folder(), lambda folded: captured.attempt(folded, model.__new__(model)))
     try:
@@ -174,7 +187,7 @@ def _fitting(instance: Settings, source: FleetSettingsSource, captured: Captured
         return outcome  # a validator that gives two answers to one question
     warn_refused(source.service, settled.refused)
     resolutions.put(instance, source.resolution(settled.folded, source.origin))
-    return settled.folded
+    return None
 
 
 def note_sources(error: ValidationError, resolution: Resolution) -> None:
@@ -191,8 +204,6 @@ def note_sources(error: ValidationError, resolution: Resolution) -> None:
 
 
 def _inputs(model: type) -> list[tuple[str, str]]:
-    from tars_settings.provenance.fields import names_of
-
     return [(field.name, used) for field in names_of(model).values() for used in field.inputs]
 
 

@@ -1,0 +1,9 @@
+"""What a Settings class looks like from outside: its JSON Schema, and values typed and checked by it."""
+
+from __future__ import annotations
+
+from tars_settings.schema.check import check, coerce
+from tars_settings.schema.describe import is_secret, keys_of, parse_schema, schema_hash, schema_of
+from tars_settings.schema.values import values_for
+
+__all__ = ["check", "coerce", "is_secret", "keys_of", "parse_schema", "schema_hash", "schema_of", "values_for"]
