@@ -19,14 +19,15 @@ _KEPT_CORPSES: Final = 3
 
 
 def private_dir(path: Path) -> Path:
-    """Create *path* with mode 0700 where it is missing, and return it when it is ours alone.
+    """Create *path*, and what is missing above it, with mode 0700, and return it when it is ours alone.
 
     Raises:
         StateDirError: it can't be made, is a symbolic link or no directory, belongs to someone else, or others may
             enter it. The message says what to type.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        for missing in reversed([one for one in path.parents if not one.exists()]):
+            missing.mkdir(mode=0o700, exist_ok=True)
         path.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise StateDirError(f"{path} can't be made: {error.strerror or error}") from error
