@@ -14,15 +14,19 @@ def matches(topic_filter: str, topic: str) -> bool:
     filters, levels = topic_filter.split("/"), topic.split("/")
     if filters[-1] == "#":
         filters.pop()
+        if len(levels) < len(filters):
+            return False
         levels = levels[: len(filters)]
     return len(filters) == len(levels) and all(one in ("+", level) for one, level in zip(filters, levels, strict=True))
 
 
 class BrokerModel:
-    """Retained messages and each session's subscriptions."""
+    """Retained messages and each session's subscriptions. ``ever`` is all that a topic ever retained."""
 
     def __init__(self) -> None:
+        self.up = True
         self.retained: dict[str, bytes] = {}
+        self.ever: dict[str, list[bytes]] = {}
         self._exact: dict[str, set[str]] = {}
         self._wild: dict[str, set[str]] = {}
 
@@ -43,16 +47,16 @@ class BrokerModel:
     def subscribe(self, session: str, filters: Iterable[str]) -> None:
         """Add subscriptions."""
         for one in filters:
-            (self._wild if _is_wild(one) else self._exact)[session].add(one)
+            (self._wild if is_wild(one) else self._exact)[session].add(one)
 
     def unsubscribe(self, session: str, filters: Iterable[str]) -> None:
         """Drop subscriptions."""
         for one in filters:
-            (self._wild if _is_wild(one) else self._exact).get(session, set()).discard(one)
+            (self._wild if is_wild(one) else self._exact).get(session, set()).discard(one)
 
     def replay(self, topic_filter: str) -> list[tuple[str, bytes]]:
-        """Return the retained messages that a filter matches."""
-        if not _is_wild(topic_filter):
+        """Return the retained messages that a filter matches, oldest topic first."""
+        if not is_wild(topic_filter):
             return [(topic_filter, self.retained[topic_filter])] if topic_filter in self.retained else []
         return [(topic, payload) for topic, payload in self.retained.items() if matches(topic_filter, topic)]
 
@@ -60,6 +64,9 @@ class BrokerModel:
         """Keep the message where it is retained (an empty one clears the topic) and return who is subscribed."""
         if retain and payload:
             self.retained[topic] = payload
+            ever = self.ever.setdefault(topic, [])
+            if payload not in ever:
+                ever.append(payload)
         elif retain:
             self.retained.pop(topic, None)
         return [
@@ -69,5 +76,6 @@ class BrokerModel:
         ]
 
 
-def _is_wild(topic_filter: str) -> bool:
+def is_wild(topic_filter: str) -> bool:
+    """Return whether a filter has a wildcard."""
     return "+" in topic_filter or "#" in topic_filter

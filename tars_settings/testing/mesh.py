@@ -1,6 +1,7 @@
 """Mesh: a fleet of real replicators in virtual time, seeded, with faults that are counted.
 
-The replicators are the ones of production; sockets, disks and clocks are models. The same seed gives the same run.
+The replicators are the ones of production; sockets, disks, clocks and brokers are models. The same seed gives the same
+run. What is random comes from one generator; nothing here asks the machine for time, randomness or an order of sets.
 """
 
 from __future__ import annotations
@@ -8,16 +9,12 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from random import Random
 from typing import Any, Final
 
-import msgspec
-
 from tars_settings.core.delta import Assignment
-from tars_settings.core.records import DeltaRow, IndexRow, MarkRow, OutboxRow, Row, SegmentRow, TrustRow
-from tars_settings.core.register import FleetView
 from tars_settings.core.session import (
     Acknowledged,
     Publish,
@@ -29,109 +26,34 @@ from tars_settings.core.session import (
     Unsubscribe,
 )
 from tars_settings.core.topics import KeyTopic, Topics, TrustTopic
-from tars_settings.core.wire import encode
+from tars_settings.core.wire import Purpose, encode
 from tars_settings.gossip.effects import Effect, Event, Follow, Loaded, Offered, Persist, Push, Repaired, Stage, Wake
 from tars_settings.gossip.repair import RepairPolicy
 from tars_settings.gossip.replicator import Policy, Replicator
-from tars_settings.testing.broker import BrokerModel
+from tars_settings.testing.bridge import Bridge
+from tars_settings.testing.broker import BrokerModel, is_wild
+from tars_settings.testing.disk import Disk, Rows
+from tars_settings.testing.faults import Faults
+from tars_settings.testing.peers import SCOPE, MeshPeer, RecordingKey
 from tars_settings.trust.document import TrustBody, Writer
 from tars_settings.trust.keys import SigningKey
 
-SCOPE: Final = "worker"
+__all__ = ["SCOPE", "Faults", "Mesh", "MeshPeer", "RunawayError"]
+
+AUDIT_S: Final = 60.0
+MAX_EVENTS: Final = 400_000
 
 
-class Faults(msgspec.Struct, frozen=True):
-    """How much goes wrong: probabilities per message, and virtual seconds.
-
-    ``loss`` of a message on its way to or from the broker, ``duplicate`` of a delivery, ``reorder`` of one behind
-    later ones. ``unsynced_loss``: whether a crash loses rows that were not written durably.
-    """
-
-    loss: float = 0.0
-    duplicate: float = 0.0
-    reorder: float = 0.0
-    latency_s: tuple[float, float] = (0.001, 0.05)
-    unsynced_loss: bool = True
-
-
-class Disk:
-    """A peer's rows: what was written durably survives a crash, the rest may not."""
-
-    def __init__(self) -> None:
-        self.rows: dict[tuple[Any, ...], Row] = {}
-        self._unsynced: list[tuple[tuple[Row, ...], tuple[Row, ...]]] = []
-        self._synced: dict[tuple[Any, ...], Row] = {}
-
-    def apply(self, put: tuple[Row, ...], drop: tuple[Row, ...], *, durable: bool) -> None:
-        """Put and drop rows; a durable write takes everything before it to the platter too."""
-        for row in drop:
-            self.rows.pop(_identity(row), None)
-        for row in put:
-            self._put(row)
-        if durable:
-            self._synced = dict(self.rows)
-
-    def _put(self, row: Row) -> None:
-        held = self.rows.get(_identity(row))
-        if isinstance(row, IndexRow) and isinstance(held, IndexRow) and held.counter > row.counter:
-            return
-        if isinstance(row, MarkRow) and isinstance(held, MarkRow) and (held.gen, held.epoch) > (row.gen, row.epoch):
-            return
-        self.rows[_identity(row)] = row
-
-    def crash(self, *, lose_unsynced: bool) -> int:
-        """Keep what a crash leaves; return how many rows it lost."""
-        lost = len(self.rows.keys() - self._synced.keys()) if lose_unsynced else 0
-        if lose_unsynced:
-            self.rows = dict(self._synced)
-        return lost
-
-
-def _identity(row: Row) -> tuple[Any, ...]:
-    match row:
-        case DeltaRow(_, digest, _) | OutboxRow(_, digest, _):
-            return (type(row).__name__, digest)
-        case TrustRow(version, digest, _):
-            return ("trust", version, digest)
-        case IndexRow(scope, kid, _, _, _):
-            return ("index", scope, kid)
-        case SegmentRow(scope, kid, n, _):
-            return ("segment", scope, kid, n)
-        case MarkRow(scope, kid, _, _):
-            return ("mark", scope, kid)
-
-
-class MeshPeer:
-    """One peer of the mesh: a replicator, a disk, and whether its process runs and is connected."""
-
-    def __init__(self, name: str, signer: SigningKey | None) -> None:
-        self.name = name
-        self.signer = signer
-        self.disk = Disk()
-        self.replicator: Replicator | None = None
-        self.connected = False
-        self.partitioned = False
-        self.stages: dict[int, list[Stage]] = {}
-        self.wake_s = math.inf
-        self.session = 0
-
-    def view(self, scope: str = SCOPE) -> dict[str, bytes]:
-        """Return the digest that wins each key, tombstones included."""
-        if self.replicator is None:
-            return {}
-        winners = self.replicator.peer.registers.winners(scope)
-        return {key: register.delta.stamp.digest for key, register in winners.items()}
-
-    def values(self, scope: str = SCOPE) -> dict[str, Any]:
-        """Return the effective plain values of the scope by key."""
-        if self.replicator is None:
-            return {}
-        view = FleetView.of(self.replicator.peer.registers, [scope])
-        return {one.key: one.assignment.set for scoped in view.scopes for one in scoped.registers}
+class RunawayError(AssertionError):
+    """A mesh did not come to rest: its peers keep each other busy, or one of them wakes without doing anything."""
 
 
 class Mesh:
-    """A fleet in virtual time. Peers ``worker-0…`` and ``writer-0…`` follow one scope and start connected."""
+    """A fleet in virtual time. Peers ``worker-0…`` and ``writer-0…`` follow its scopes and start connected.
+
+    ``counters`` counts the faults that really happened. *brokers* above one are bridged, peers spread over them.
+    *shared_key*: all writers hold one key. *grants* maps writers' names to what they may write, all of it by default.
+    """
 
     def __init__(
         self,
@@ -142,59 +64,80 @@ class Mesh:
         faults: Faults | None = None,
         policy: Policy | None = None,
         protocol: int = 5,
+        brokers: int = 1,
         shared_key: bool = False,
+        scopes: tuple[str, ...] = (SCOPE,),
+        grants: dict[str, tuple[str, ...]] | None = None,
     ) -> None:
         self.seed = seed
-        self.random = random.Random(seed)  # noqa: S311 - a simulation wants to be repeatable
+        self.random = Random(seed)  # noqa: S311 - a simulation wants to be repeatable
         self.faults = faults or Faults()
-        self.policy = policy or Policy(repairing=RepairPolicy(delay_s=1.0, peers=100), audit_s=60.0)
+        self.policy = policy or Policy(repairing=RepairPolicy(delay_s=1.0, peers=100), audit_s=AUDIT_S)
         self.protocol = protocol
+        self.scopes = scopes
+        self.grants = grants or {}
         self.topics = Topics()
         self.counters: Counter[str] = Counter()
         self.now_s = 0.0
-        self.broker = BrokerModel()
-        self.broker_up = True
+        self.brokers = [BrokerModel() for _ in range(brokers)]
+        self.bridge = Bridge(self)
         self.observers: list[Callable[[MeshPeer, Effect], None]] = []
+        self.checks: list[Callable[[MeshPeer], None]] = []
+        self.signed: dict[bytes, Purpose] = {}
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = itertools.count()
         self._refs = itertools.count(1)
-        self.root = self._key("root", "root")
-        keys = [self._key("writer", f"writer-{0 if shared_key else n}") for n in range(writers)]
-        if shared_key:
-            keys = [keys[0]] * writers
-        self.trust = self.trust_document(1, 1, list({key.kid: key for key in keys}.values()))
+        self.root = self.key("root", "root")
+        self.keys = [self.key("writer", f"writer-{n}") for n in range(1 if shared_key else writers)]
         self.peers: dict[str, MeshPeer] = {}
-        for n, key in enumerate(keys):
-            self.peers[f"writer-{n}"] = MeshPeer(f"writer-{n}", key)
+        for n in range(writers):
+            self._add(f"writer-{n}", self.keys[0 if shared_key else n])
         for n in range(workers):
-            self.peers[f"worker-{n}"] = MeshPeer(f"worker-{n}", None)
+            self._add(f"worker-{n}", None)
+        self.trust = self.trust_document(1, 1, self.keys)
         for peer in self.peers.values():
             self.start(peer)
-        self._offer_trust()
+        self.offer_trust(self.trust)
 
-    def _key(self, role: str, name: str) -> SigningKey:
-        return SigningKey(role, name, self.random.randbytes(32))  # type: ignore[arg-type]
-
-    def _offer_trust(self) -> None:
-        for peer in self.peers.values():
-            if peer.signer is not None:
-                self.tell(peer, Offered((self.trust,)))
-
-    def trust_document(self, version: int, gen: int, keys: list[SigningKey], **more: Any) -> bytes:
-        """Return a signed trust document that lists *keys* as writers with every grant."""
-        writers = tuple(Writer(key.name, key.public, ("*", "_all")) for key in keys)
-        body = TrustBody(version, gen, (self.root.public,), 1, writers, **more)
-        return self.root.sign("trust", self.fleet, encode(body))
+    @property
+    def broker(self) -> BrokerModel:
+        """The first broker."""
+        return self.brokers[0]
 
     @property
     def fleet(self) -> str:
         """The fleet's id."""
         return self.root.kid
 
-    # --- peers -------------------------------------------------------------------------------------------------------
+    def _add(self, name: str, signer: SigningKey | None) -> None:
+        self.peers[name] = MeshPeer(name, signer, broker=len(self.peers) % len(self.brokers))
 
-    def start(self, peer: MeshPeer, keys: tuple[str, ...] = ()) -> None:
+    # --- trust -------------------------------------------------------------------------------------------------------
+
+    def key(self, role: str, name: str) -> RecordingKey:
+        """Return a new key whose signatures the mesh remembers."""
+        return RecordingKey(role, name, self.random.randbytes(32), self.signed)
+
+    def trust_document(self, version: int, gen: int, keys: Iterable[SigningKey], **more: Any) -> bytes:
+        """Return a signed trust document that lists *keys* as active writers."""
+        writers = tuple(Writer(key.name, key.public, self.grants.get(key.name, ("*", "_all"))) for key in keys)
+        return self.sign_trust(TrustBody(version, gen, (self.root.public,), 1, writers, **more))
+
+    def sign_trust(self, body: TrustBody) -> bytes:
+        """Return a trust document signed by the root."""
+        return self.root.sign("trust", self.fleet, encode(body))
+
+    def offer_trust(self, payload: bytes) -> None:
+        """Give a trust document to every writer, as an operator's file."""
+        for peer in self.peers.values():
+            if peer.signer is not None:
+                self.tell(peer, Offered((payload,)))
+
+    # --- processes ---------------------------------------------------------------------------------------------------
+
+    def start(self, peer: MeshPeer) -> None:
         """Start a peer's process from its disk, and connect it."""
+        peer.life += 1
         peer.replicator = Replicator(
             self.topics,
             self.root.public,
@@ -203,40 +146,73 @@ class Mesh:
             policy=self.policy,
             signer=peer.signer,
         )
-        self.tell(peer, Loaded(tuple(peer.disk.rows.values())))
-        self.tell(peer, Follow(SCOPE, keys))
+        self.tell(peer, Loaded(peer.rows()))
+        for scope in self.scopes:
+            self.tell(peer, Follow(scope, peer.keys))
         self.connect(peer)
 
-    def crash(self, peer: MeshPeer) -> None:
-        """Kill a peer's process: what it had not written durably may be lost."""
+    def kill(self, peer: MeshPeer) -> None:
+        """Kill a peer's process; its disk keeps what was written."""
+        if peer.replicator is None:
+            return
         self.disconnect(peer)
-        self.counters["rows lost"] += peer.disk.crash(lose_unsynced=self.faults.unsynced_loss)
-        self.counters["crashes"] += 1
+        self.counters["kills"] += 1
         peer.replicator = None
+        peer.fuse = None
         peer.wake_s = math.inf
+
+    def crash(self, peer: MeshPeer) -> None:
+        """Cut a peer's power: what it had not written durably may be lost."""
+        self.kill(peer)
+        lost = peer.disk.lose_power(self.random)
+        self.counters["power losses"] += 1
+        self.counters["transactions lost"] += lost
+        peer.forgetful += bool(lost)
 
     def wipe(self, peer: MeshPeer) -> None:
         """Kill a peer and take its disk away."""
-        self.crash(peer)
+        self.kill(peer)
         peer.disk = Disk()
+        peer.forgetful += 1
         self.counters["wipes"] += 1
+
+    def restore(self, peer: MeshPeer, rows: Rows) -> None:
+        """Kill a peer and put an older copy of its disk back."""
+        self.kill(peer)
+        peer.disk.restore(rows)
+        peer.forgetful += 1
+        self.counters["disk rollbacks"] += 1
+
+    def jump(self, peer: MeshPeer, seconds: float) -> None:
+        """Move a peer's clock ahead; it never goes back."""
+        peer.ahead_s += seconds
+        peer.wake_s = math.inf
+        self.counters["clock jumps"] += 1
+        self.tell(peer, Wake())
+
+    # --- connections -------------------------------------------------------------------------------------------------
+
+    def broker_of(self, peer: MeshPeer) -> BrokerModel:
+        """Return the broker that a peer connects to."""
+        return self.brokers[peer.broker]
 
     def connect(self, peer: MeshPeer) -> None:
         """Connect a peer where broker, network and process allow."""
-        if peer.connected or peer.replicator is None or peer.partitioned or not self.broker_up:
+        if peer.connected or peer.replicator is None or peer.partitioned or not self.broker_of(peer).up:
             return
         peer.connected = True
         peer.session += 1
-        self.broker.open(peer.name)
-        rap = self.protocol == 5
-        self._to_peer(peer, SessionUp(5 if rap else 4, rap))
+        peer.on_their_way = 0
+        self.broker_of(peer).open(peer.name)
+        is_5 = self.protocol == 5
+        self._to_peer(peer, SessionUp(5 if is_5 else 4, is_5))
 
     def disconnect(self, peer: MeshPeer) -> None:
         """Cut a peer's connection; messages on their way are lost."""
         if peer.connected:
             peer.connected = False
             peer.session += 1
-            self.broker.shut(peer.name)
+            self.broker_of(peer).shut(peer.name)
             self.counters["disconnects"] += 1
             self.tell(peer, SessionDown("cut"))
 
@@ -255,36 +231,60 @@ class Mesh:
                 self.start(peer)
             self.connect(peer)
 
-    # --- broker ------------------------------------------------------------------------------------------------------
+    # --- brokers -----------------------------------------------------------------------------------------------------
 
-    def stop_broker(self) -> None:
-        """Take the broker down; it keeps its retained messages."""
-        self.broker_up = False
+    def stop_broker(self, number: int = 0) -> None:
+        """Take a broker down; it keeps its retained messages."""
+        self.brokers[number].up = False
+        self.counters["broker stops"] += 1
         for peer in self.peers.values():
-            self.disconnect(peer)
+            if peer.broker == number:
+                self.disconnect(peer)
 
-    def start_broker(self, retained: dict[str, bytes] | None = None) -> None:
-        """Start the broker with *retained* (what it had, where None) and let the peers come back over a second."""
+    def start_broker(self, retained: dict[str, bytes] | None = None, number: int = 0) -> None:
+        """Start a broker with *retained* (what it had, where None) and let the peers come back over a second."""
+        broker = self.brokers[number]
         if retained is not None:
-            self.broker.retained = dict(retained)
-            self.counters["rollbacks" if retained else "amnesias"] += 1
-        self.broker_up = True
+            broker.retained = dict(retained)
+            self.counters["broker rollbacks" if retained else "broker amnesias"] += 1
+        broker.up = True
         for peer in self.peers.values():
-            self.after(self.random.random(), lambda peer=peer: self.connect(peer))  # type: ignore[misc]
+            if peer.broker == number:
+                self.after(self.random.random(), lambda peer=peer: self.connect(peer))  # type: ignore[misc]
 
-    def publish_hostile(self, topic: str, payload: bytes, *, retain: bool = True) -> None:
+    def publish_hostile(self, topic: str, payload: bytes, *, retain: bool = True, number: int = 0) -> None:
         """Publish as somebody without a key."""
         self.counters["hostile"] += 1
-        self._publish(topic, payload, retain=retain)
+        self.publish_at(number, topic, payload, retain=retain)
+
+    def publish_at(self, number: int, topic: str, payload: bytes, *, retain: bool, bridged: bool = False) -> None:
+        """Publish at one broker; what did not come over the bridge goes over it."""
+        if not self.brokers[number].up:
+            return
+        for name in self.brokers[number].publish(topic, payload, retain=retain):
+            self._deliver(self.peers[name], Received(topic, payload, retain and self.protocol == 5))
+        if not bridged:
+            self.bridge.forward(number, topic, payload, retain=retain)
 
     # --- pushing -----------------------------------------------------------------------------------------------------
 
-    def push(self, writer: str, values: dict[str, Any], *, unset: tuple[str, ...] = (), scope: str = SCOPE) -> int:
+    def push(
+        self,
+        writer: str,
+        values: dict[str, Any],
+        *,
+        unset: tuple[str, ...] = (),
+        scope: str = SCOPE,
+        force: bool = False,
+    ) -> int:
         """Have a writer push, and return the push's ref."""
-        ref = next(self._refs)
+        ref, peer = next(self._refs), self.peers[writer]
         assign = tuple(Assignment(key, set=value) for key, value in values.items())
         assign += tuple(Assignment(key, unset=True) for key in unset)
-        self.tell(self.peers[writer], Push(ref, scope, assign))
+        if peer.replicator is not None:
+            peer.pushed[ref] = peer.life
+            self.counters["pushes"] += 1
+        self.tell(peer, Push(ref, scope, assign, force=force))
         return ref
 
     # --- time --------------------------------------------------------------------------------------------------------
@@ -294,29 +294,48 @@ class Mesh:
         heapq.heappush(self._heap, (self.now_s + delay_s, next(self._sequence), action))
 
     def run(self, seconds: float, *, until: Callable[[], bool] | None = None) -> bool:
-        """Let virtual time pass; stop early when *until* holds. Return whether it held."""
+        """Let virtual time pass; stop early when *until* holds. Return whether it held.
+
+        Raises:
+            RunawayError: more happened than a fleet of this size has to do.
+        """
         end_s = self.now_s + seconds
         while self._heap and self._heap[0][0] <= end_s:
             if until is not None and until():
                 return True
             self.now_s, _, action = heapq.heappop(self._heap)
             self.counters["events"] += 1
+            if self.counters["events"] > MAX_EVENTS:
+                raise RunawayError(f"{MAX_EVENTS} events by {self.now_s:.0f} s")
             action()
         self.now_s = end_s
         return until is not None and until()
 
     def tell(self, peer: MeshPeer, event: Event) -> None:
-        """Give an event to a peer and carry out what it wants."""
+        """Give an event to a peer and carry out what it wants, unless its fuse kills it in between."""
         if peer.replicator is None:
             return
-        for effect in peer.replicator.handle(event, self.now_s):
+        life = peer.life
+        for effect in peer.replicator.handle(event, self.now_s + peer.ahead_s):
+            if peer.fuse == 0:
+                self.counters["crashes between effects"] += 1
+                self.after(2 * self.random.random(), lambda: self._restart(peer, life))
+                (self.crash if self.random.random() < 0.5 else self.kill)(peer)
+                return
+            peer.fuse = None if peer.fuse is None else peer.fuse - 1
             self._carry_out(peer, effect)
+        for check in self.checks:
+            check(peer)
         self._set_wake(peer)
+
+    def _restart(self, peer: MeshPeer, life: int) -> None:
+        if peer.life == life and peer.replicator is None:
+            self.start(peer)
 
     def _set_wake(self, peer: MeshPeer) -> None:
         if peer.replicator is None:
             return
-        wake_s = peer.replicator.next_wake_s()
+        wake_s = peer.replicator.next_wake_s() - peer.ahead_s
         if wake_s < math.inf and not self.now_s <= peer.wake_s <= wake_s:
             peer.wake_s = wake_s
             self.after(max(0.001, wake_s - self.now_s), lambda: self._wake(peer, wake_s))
@@ -332,12 +351,13 @@ class Mesh:
         match effect:
             case Persist(put, drop, durable):
                 peer.disk.apply(put, drop, durable=durable)
+                self.counters["writes refused"] += peer.disk.broken
             case Publish():
                 self._from_peer(peer, effect)
             case Subscribe(ref, filters, _, replay):
                 self._later(peer, lambda: self._subscribe(peer, ref, filters, replay=replay))
             case Unsubscribe(filters):
-                self._later(peer, lambda: self.broker.unsubscribe(peer.name, filters))
+                self._later(peer, lambda: self.broker_of(peer).unsubscribe(peer.name, filters))
             case Stage(ref):
                 peer.stages.setdefault(ref, []).append(effect)
             case Repaired():
@@ -345,15 +365,12 @@ class Mesh:
         for observer in self.observers:
             observer(peer, effect)
 
-    def _latency(self) -> float:
-        return self.random.uniform(*self.faults.latency_s)
-
     def _later(self, peer: MeshPeer, action: Callable[[], None]) -> None:
         """Carry something to the broker, in the order it was sent, if the session lasts."""
         session = peer.session
 
         def arrive() -> None:
-            if peer.connected and peer.session == session and self.broker_up:
+            if peer.connected and peer.session == session:
                 action()
 
         self.after(self.faults.latency_s[0], arrive)
@@ -366,7 +383,10 @@ class Mesh:
             return
 
         def arrive() -> None:
-            self._publish(publish.topic, publish.payload, retain=publish.retain)
+            if publish.retain and peer.mute:
+                self.counters["muted publishes"] += 1
+            else:
+                self.publish_at(peer.broker, publish.topic, publish.payload, retain=publish.retain)
             if publish.qos:
                 self._to_peer(peer, Acknowledged(publish.ref))
 
@@ -376,24 +396,29 @@ class Mesh:
         self.disconnect(peer)
         self.after(0.1 + self.random.random(), lambda: self.connect(peer))
 
-    def _publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
-        if not self.broker_up:
-            return
-        for name in self.broker.publish(topic, payload, retain=retain):
-            flag = retain and self.protocol == 5
-            self._deliver(self.peers[name], Received(topic, payload, flag))
-
     def _subscribe(self, peer: MeshPeer, ref: int, filters: tuple[str, ...], *, replay: bool) -> None:
-        self.broker.subscribe(peer.name, filters)
+        broker = self.broker_of(peer)
+        broker.subscribe(peer.name, filters)
         self._to_peer(peer, Subscribed(ref))
         if replay or self.protocol == 4:
             for one in filters:
-                for topic, payload in self.broker.replay(one):
+                for topic, payload in self._replayed(broker, one):
                     self._deliver(peer, Received(topic, payload, True))
+
+    def _replayed(self, broker: BrokerModel, one: str) -> list[tuple[str, bytes]]:
+        replayed = broker.replay(one)
+        limit = self.faults.replay_limit
+        if limit is not None and is_wild(one) and len(replayed) > limit:
+            self.counters["replays cut"] += 1
+            return replayed[:limit]
+        return replayed
 
     def _deliver(self, peer: MeshPeer, received: Received) -> None:
         if self.random.random() < self.faults.loss:
             self.counters["lost deliveries"] += 1
+            return
+        if self.faults.queue_limit and peer.on_their_way >= self.faults.queue_limit:
+            self.counters["queue drops"] += 1
             return
         copies = 1
         if self.random.random() < self.faults.duplicate:
@@ -407,10 +432,12 @@ class Mesh:
         delay_s = self.faults.latency_s[1]
         if isinstance(event, Received) and self.random.random() < self.faults.reorder:
             self.counters["reorders"] += 1
-            delay_s += self._latency() * 4
+            delay_s += self.random.uniform(*self.faults.latency_s) * 4
+        peer.on_their_way += 1
 
         def arrive() -> None:
             if peer.session == session:
+                peer.on_their_way -= 1
                 self.tell(peer, event)
 
         self.after(delay_s, arrive)
@@ -423,17 +450,18 @@ class Mesh:
 
     def replicas_agree(self) -> bool:
         """Return whether all running peers hold the same winners."""
-        views = [peer.view() for peer in self.running()]
+        views = [[peer.view(scope) for scope in self.scopes] for peer in self.running()]
         return all(view == views[0] for view in views)
 
     def broker_agrees(self) -> bool:
-        """Return whether the broker retains each winner's bytes, the heads, and the trust document."""
+        """Return whether every broker retains each winner's bytes, the heads, and the trust document."""
         peer = self.running()[0]
         assert peer.replicator is not None  # noqa: S101 - running() says so
         held = peer.replicator.peer
-        wanted = {topic: held.desired(parsed) for topic in held.topics_of(SCOPE) if (parsed := self.topics.parse(topic))}
+        texts = [text for scope in self.scopes for text in held.topics_of(scope)]
+        wanted = {text: held.desired(parsed) for text in texts if (parsed := self.topics.parse(text))}
         wanted[self.topics.format(TrustTopic())] = held.trust.raw
-        return all(self.broker.retained.get(topic) == payload for topic, payload in wanted.items())
+        return all(broker.retained.get(text) == one for broker in self.brokers for text, one in wanted.items())
 
     def key_topic(self, key: str, scope: str = SCOPE) -> str:
         """Return a key's topic."""
