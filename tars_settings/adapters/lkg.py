@@ -242,7 +242,6 @@ class _Cache(diskcache.Cache):  # type: ignore[misc]
             self._disk = _Disk(str(directory), _PINNED["disk_min_file_size"], _PINNED["disk_pickle_protocol"])
             for name, value in _PINNED.items():
                 setattr(self, name, value)
-            self.refuse_foreign()
 
     def reset(self, key: str, value: Any = core.ENOVAL, update: bool = True) -> Any:
         """Adopt a setting; diskcache calls this with what stands in the database, pragmas included."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import diskcache
 import pytest
 
-from tars_settings.adapters.lkg import DiskLkg
+from tars_settings.adapters.lkg import DiskLkg, _Disk
 from tars_settings.errors import LkgError
 from tars_settings.ports import LkgStore
 from tests.ordinary import as_ordinary_user, ordinary_dir
@@ -226,6 +226,46 @@ def test_what_was_planted_is_refused_and_the_next_write_begins_anew(
     assert sorted(entry.name for entry in outside.iterdir()) == ["victim"], "something ran"
     assert (outside / "victim").read_text() == "precious"
     store.close()
+
+
+@pytest.mark.parametrize("attack", PLANTS, ids=lambda attack: attack.__name__)
+def test_what_was_planted_under_an_open_store_is_not_written_beside(
+    directory: Path, tmp_path: Path, attack: Plant
+) -> None:
+    store, outside = DiskLkg(directory), tmp_path / "outside"
+    store.write(b"good", keep_previous=True)
+    plant(directory, outside, attack)
+    store.write(b"new", keep_previous=True)
+    assert (store.read(0), store.read(1)) == (b"new", None)
+    assert len(list(directory.glob("cache.db.corrupt-*"))) == 1
+    assert [entry.name for entry in outside.iterdir()] == ["victim"]
+    store.close()
+
+
+def test_the_disk_itself_refuses_what_the_look_at_the_rows_would_have_stopped(tmp_path: Path) -> None:
+    disk = _Disk(str(tmp_path), 0, 0)
+    fired = pickle.dumps(Bomb(tmp_path / "fired"))
+    refused: list[Callable[[], object]] = [
+        lambda: disk.fetch(4, None, fired, False),
+        lambda: disk.fetch(1, "x", b"", False),
+        lambda: disk.fetch(1, None, "text", False),
+        lambda: disk.fetch(1, None, b"", True),
+        lambda: disk.get(fired, 0),
+        lambda: disk.get("third", 1),
+        lambda: disk.put(("newest",)),
+        lambda: disk.store(["a", "list"], False, "newest"),
+        lambda: disk.store(b"", False, "third"),
+        lambda: disk.store(b"", True, "newest"),
+        lambda: disk.remove("x"),
+        lambda: disk.filename("newest"),
+        lambda: disk.hash("newest"),
+        lambda: disk._write("x", [], "xb"),
+    ]
+    for step in refused:
+        with pytest.raises(LkgError):
+            step()
+    assert list(tmp_path.iterdir()) == []
+    assert set(vars(diskcache.Disk)) - set(vars(_Disk)) <= {"__init__", "__dict__", "__weakref__"}, "a door is open"
 
 
 def test_the_same_attacks_succeed_on_plain_diskcache(tmp_path: Path) -> None:

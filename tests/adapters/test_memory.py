@@ -107,6 +107,7 @@ def test_wildcards_match_as_mosquitto_matches(mosquitto: Mosquitto, topic_filter
         mosquitto.publish(topic, b"v", qos=0)
     seen = {topic for topic in mosquitto.retained(topic_filter) if not topic.startswith("$SYS")}
     assert {topic for topic in topics if matches(topic_filter, topic)} == seen
+    assert matches(topic_filter, "$SYS/x") is (topic_filter == "$SYS/#")
 
 
 def test_a_stopped_broker_ends_sessions_and_refuses_new_ones() -> None:

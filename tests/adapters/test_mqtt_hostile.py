@@ -31,6 +31,7 @@ def test_a_silent_broker_is_given_up_after_the_deadline() -> None:
         assert transport.fileno() == -1
 
 
+@pytest.mark.timeout(4)  # less than paho's own five seconds
 def test_a_silent_tls_server_does_not_hold_connect_longer_than_its_deadline() -> None:
     with FakeBroker(Peer.linger) as broker:
         address = BrokerAddress.parse(f"wss://127.0.0.1:{broker.port}")
@@ -174,6 +175,38 @@ def test_version_5_alone_never_falls_back() -> None:
         with pytest.raises(BrokerUnsuitableError):
             transport.connect()
     assert broker.versions == [5]
+
+
+def test_version_311_alone_never_falls_back_to_31() -> None:
+    def script(peer: Peer) -> None:
+        peer.receive()
+        peer.send(b"\x20\x02\x00\x01")
+        peer.linger()
+
+    with FakeBroker(script) as broker:
+        transport = transport_to(broker, protocol="3.1.1")
+        transport.connect()
+        assert len(of(SessionDown, pump(transport, some(SessionDown)))) == 1
+    assert broker.versions == [4]
+
+
+def test_a_will_whose_qos_is_refused_is_left_in_qos_0() -> None:
+    wills: list[int] = []
+
+    def script(peer: Peer) -> None:
+        _, body = peer.receive()
+        wills.append(body[7] >> 3 & 3)
+        peer.send(b"\x20\x03\x00\x9b\x00" if wills[-1] else CONNACK_5)
+        peer.linger()
+
+    with FakeBroker(script) as broker:
+        transport = transport_to(broker)
+        transport.set_will("gone", b"x")
+        with pytest.raises(BrokerUnreachableError, match="QoS not supported"):
+            transport.connect()
+        connected(transport)
+        transport.close()
+    assert wills == [1, 0]
 
 
 def test_a_disconnect_with_a_reason_is_passed_on() -> None:
