@@ -11,6 +11,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -88,12 +89,18 @@ class MosquittoClients:
             str(int(DEADLINE_S)),
         ]
         command = [binary("mosquitto_sub"), *self._where, *options]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as subscriber:
+        # Into a file: a pipe that nobody reads yet would stop it at the first large message.
+        with (
+            tempfile.TemporaryFile("w+") as output,
+            subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, text=True) as subscriber,
+        ):
             # It ends at the first message that is not retained; until it has subscribed, markers are in vain.
             while subscriber.poll() is None:
                 self.publish(marker, b"end", retain=False, qos=0)
                 _nap(subscriber)
-            text, complaint = subscriber.communicate()
+            _, complaint = subscriber.communicate()
+            output.seek(0)
+            text = output.read()
         assert subscriber.returncode == 0, complaint
         lines = (line.split(" ", 1) for line in text.splitlines())
         return {topic: bytes.fromhex(payload) for payload, topic in lines if topic != marker}

@@ -66,4 +66,5 @@ def assemble(
 
 
 def _policy(environment: Environment) -> Policy:
-    return Policy(repair=environment.repair, repairing=RepairPolicy(delay_s=environment.repair_delay_s))
+    repairing = RepairPolicy(delay_s=environment.repair_delay_s)
+    return Policy(repair=environment.repair, audit_s=environment.audit_s, repairing=repairing)

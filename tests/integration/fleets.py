@@ -26,10 +26,11 @@ class TestFleet:
 
     __test__ = False
 
-    def __init__(self, directory: Path, broker: str, *, repair_delay_s: float = 0.3) -> None:
+    def __init__(self, directory: Path, broker: str, *, repair_delay_s: float = 0.3, audit_s: float = 600.0) -> None:
         self.directory = directory
         self.broker = broker
         self.repair_delay_s = repair_delay_s
+        self.audit_s = audit_s
         self.root = SigningKey("root", "root", os.urandom(32))
         self.writer = SigningKey("writer", "ops", os.urandom(32))
         self.secret = SecretKey("robot", os.urandom(32))
@@ -77,6 +78,7 @@ class TestFleet:
             "instance": name,
             "secret_keys": self.secret.to_text(),
             "repair_delay_s": self.repair_delay_s,
+            "audit_s": self.audit_s,
         }
 
     def writer_given(self) -> dict[str, Any]:
@@ -138,15 +140,15 @@ class WorkerProcess:
     def until(self, **wanted: Any) -> None:
         """Wait until its snapshot holds these values."""
         eventually(
-            lambda: self._alive() and all(self.values.get(key) == value for key, value in wanted.items()),
+            lambda: self.assert_alive() and all(self.values.get(key) == value for key, value in wanted.items()),
             what=f"{self.service}@{self.instance} has {sorted(wanted)}",
         )
 
     def until_ready(self) -> None:
         """Wait until it is ready."""
-        eventually(lambda: self._alive() and self.states[-1:] == ["ready"], what=f"{self.service} is ready")
+        eventually(lambda: self.assert_alive() and self.states[-1:] == ["ready"], what=f"{self.service} is ready")
 
-    def _alive(self) -> bool:
+    def assert_alive(self) -> bool:
         assert self._process.poll() is None, "\n".join(["the worker ended:", *self.talk[-30:]])
         return True
 

@@ -17,6 +17,7 @@ from tars_settings.sources.environment import Environment
 from tars_settings.writer import Writer
 from tests.brokers import Mosquitto, eventually, free_port
 from tests.integration.fleets import TestFleet
+from tests.ordinary import modes_matter
 
 
 class Stt(Settings, service="stt-worker"):
@@ -80,7 +81,7 @@ def test_with_a_corrupt_replica(
     in_environment(fleet, monkeypatch)
     caplog.set_level(logging.INFO)
     assert Stt().vad_threshold in (0.5, 0.7)
-    assert len(messages(caplog, "replica")) == 1, caplog.text
+    assert len(messages(caplog, "is damaged")) == 1, caplog.text
     with tars_settings.join(Stt) as live:
         assert live.current.vad_threshold in (0.5, 0.7)
 
@@ -100,7 +101,7 @@ def test_with_flipped_bytes_in_the_replica_no_forged_value_is_served(
 
 
 def test_with_a_read_only_state_directory(
-    fleet: TestFleet, mosquitto: Mosquitto, caplog: pytest.LogCaptureFixture, read_only: None
+    mosquitto: Mosquitto, fleet: TestFleet, read_only: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     mosquitto.start()
     caplog.set_level(logging.INFO)
@@ -115,17 +116,15 @@ def test_with_a_read_only_state_directory(
 
 @pytest.fixture
 def read_only(fleet: TestFleet) -> Iterator[None]:
-    """Make the worker's state unwritable for everybody, root included."""
+    """Make the worker's state unwritable, for root too."""
     directory = fleet.state_dir("pi-3") / fleet.id
-    replica = directory / "replica.sqlite3"
-    os.rename(replica, directory / "elsewhere")
-    made = sqlite3.connect(replica)
-    made.close()
-    os.replace(directory / "elsewhere", replica)
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (directory, *directory.rglob("*"))}
     for path in modes:
         path.chmod(0o500 if path.is_dir() else 0o400)
-    yield
+    with modes_matter():
+        with pytest.raises(PermissionError):
+            (directory / "probe").touch()
+        yield
     for path, mode in modes.items():
         path.chmod(mode)
 
