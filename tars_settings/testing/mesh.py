@@ -26,7 +26,7 @@ from tars_settings.core.session import (
     Unsubscribe,
 )
 from tars_settings.core.topics import KeyTopic, Topics, TrustTopic
-from tars_settings.core.wire import Purpose, encode
+from tars_settings.core.wire import encode
 from tars_settings.gossip.effects import Effect, Event, Follow, Loaded, Offered, Persist, Push, Repaired, Stage, Wake
 from tars_settings.gossip.repair import RepairPolicy
 from tars_settings.gossip.replicator import Policy, Replicator
@@ -34,7 +34,7 @@ from tars_settings.testing.bridge import Bridge
 from tars_settings.testing.broker import BrokerModel, is_wild
 from tars_settings.testing.disk import Disk, Rows
 from tars_settings.testing.faults import Faults
-from tars_settings.testing.peers import SCOPE, MeshPeer, RecordingKey
+from tars_settings.testing.peers import SCOPE, MeshPeer, RecordingKey, Signed
 from tars_settings.trust.document import TrustBody, Writer
 from tars_settings.trust.keys import SigningKey
 
@@ -55,7 +55,7 @@ class Mesh:
     *shared_key*: all writers hold one key. *grants* maps writers' names to what they may write, all of it by default.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is one knob of the world
         self,
         seed: int,
         *,
@@ -83,7 +83,7 @@ class Mesh:
         self.bridge = Bridge(self)
         self.observers: list[Callable[[MeshPeer, Effect], None]] = []
         self.checks: list[Callable[[MeshPeer], None]] = []
-        self.signed: dict[bytes, Purpose] = {}
+        self.signed: Signed = {}
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = itertools.count()
         self._refs = itertools.count(1)
@@ -167,20 +167,22 @@ class Mesh:
         lost = peer.disk.lose_power(self.random)
         self.counters["power losses"] += 1
         self.counters["transactions lost"] += lost
-        peer.forgetful += bool(lost)
+        peer.forgot += bool(lost)
 
     def wipe(self, peer: MeshPeer) -> None:
         """Kill a peer and take its disk away."""
         self.kill(peer)
         peer.disk = Disk()
-        peer.forgetful += 1
+        peer.forgot += 1
+        peer.wiped += 1
         self.counters["wipes"] += 1
 
     def restore(self, peer: MeshPeer, rows: Rows) -> None:
         """Kill a peer and put an older copy of its disk back."""
         self.kill(peer)
         peer.disk.restore(rows)
-        peer.forgetful += 1
+        peer.forgot += 1
+        peer.wiped += 1
         self.counters["disk rollbacks"] += 1
 
     def jump(self, peer: MeshPeer, seconds: float) -> None:

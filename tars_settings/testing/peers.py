@@ -14,25 +14,27 @@ from tars_settings.testing.disk import Disk
 from tars_settings.trust.keys import SigningKey
 
 SCOPE = "worker"
+Signed = dict[bytes, tuple[Purpose, str]]
+"""What was signed: for which purpose, in which fleet."""
 
 
 class RecordingKey(SigningKey):
     """A key that remembers what it signed: the one list of what authors of a mesh ever said."""
 
-    def __init__(self, role: Any, name: str, seed: bytes, signed: dict[bytes, Purpose]) -> None:
+    def __init__(self, role: Any, name: str, seed: bytes, signed: Signed) -> None:
         super().__init__(role, name, seed)
         self._signed = signed
 
     def sign(self, purpose: Purpose, fleet: str, body: bytes) -> bytes:
         """Sign, and remember."""
         payload = super().sign(purpose, fleet, body)
-        self._signed[payload] = purpose
+        self._signed[payload] = (purpose, fleet)
         return payload
 
     def cosign(self, purpose: Purpose, fleet: str, envelope: Any) -> bytes:
         """Cosign, and remember."""
         payload = super().cosign(purpose, fleet, envelope)
-        self._signed[payload] = purpose
+        self._signed[payload] = (purpose, fleet)
         return payload
 
 
@@ -41,8 +43,9 @@ class MeshPeer:
 
     ``broker`` is the number of the one that it connects to; ``ahead_s`` how far its clock is ahead of the mesh's.
     ``fuse`` counts effects until its process is killed, between two of them. ``mute``: the broker acknowledges what it
-    publishes and drops it, as an access list does on MQTT 3.1.1. ``forgetful`` counts how often its disk lost
-    something that was synced: what rests on memory is not asked of it then. ``life`` counts its processes.
+    publishes and drops it, as an access list does on MQTT 3.1.1. ``forgot`` counts how often its disk lost something
+    that was written, ``wiped`` how often something that was synced: what rests on it is not asked of the peer then.
+    ``life`` counts its processes.
     """
 
     def __init__(self, name: str, signer: SigningKey | None, broker: int = 0, keys: tuple[str, ...] = ()) -> None:
@@ -57,7 +60,8 @@ class MeshPeer:
         self.mute = False
         self.ahead_s = 0.0
         self.fuse: int | None = None
-        self.forgetful = 0
+        self.forgot = 0
+        self.wiped = 0
         self.life = 0
         self.session = 0
         self.on_their_way = 0

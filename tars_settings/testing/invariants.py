@@ -1,0 +1,325 @@
+"""The invariants by their names, as small checkers: safety after each step of a peer, liveness at a fair end.
+
+===  ==================================================================================================================
+I1   A key's winning stamp never decreases while trust document and floor are unchanged, over a restart too.
+I2   No delta is visible in part.
+I3   Nothing visible is void under the peer's own trust document and floor.
+I4   Every stored byte is one that an author signed.
+I5   Version of the trust document and floor never decrease, over kill -9 and power loss too.
+I6   No deleted key returns below its tombstone.
+I7   No value outside its writer's grants, or of another fleet, is visible.
+I8   A writer never publishes two deltas with one (gen, epoch), over a crash too.
+I9   A push is never told more than the truth: *retained* only when the broker did retain it.
+I12  What is merged does not depend on order, repetition and grouping.
+L1   All views are equal, and no valid delta that a live peer held is lost.
+L2   Every broker retains each winner, the heads and the trust document.
+L3   Who joins afresh gets the same view, and is told that it is ready.
+L4   Nothing is repaired once all agree.
+L6   Every push that was begun has ended.
+===  ==================================================================================================================
+
+I10 (only snapshots that validated as a whole), I11 (no plaintext of a secret anywhere) and L7 (reading never blocks)
+concern layers above the replicator and are held by the tests of settings, join and command line. I13 (merging does not
+depend on anyone's model) is so by construction: the replicator knows no model, and a mesh's peers follow with
+different keys. L5 (a rogue that does not stop) has a run of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tars_settings.core.session import Publish
+from tars_settings.core.topics import IndexTopic, KeyTopic, SegmentTopic, Topic, TrustTopic
+from tars_settings.gossip.effects import Effect, Merged, Persist, Stage, TrustChanged
+from tars_settings.testing.book import Book, Entry, Fate, no_floor
+from tars_settings.testing.mesh import Mesh, MeshPeer
+
+ENDS = frozenset({"retained", "superseded", "unconfirmed", "refused"})
+_PURPOSES = {"DeltaRow": "delta", "OutboxRow": "delta", "TrustRow": "trust", "IndexRow": "head", "FloorRow": "floor"}
+
+
+class BrokenInvariant(AssertionError):  # noqa: N818 - what it says
+    """An invariant does not hold; ``name`` is which."""
+
+    def __init__(self, name: str, what: str) -> None:
+        super().__init__(f"{name}: {what}")
+        self.name = name
+
+
+class _Memory:
+    """What a checker remembers of one peer, over its restarts."""
+
+    def __init__(self) -> None:
+        self.law: Any = None
+        self.forgot = 0
+        self.wiped = 0
+        self.version: tuple[int, bytes] = (0, b"")
+        self.floors: dict[str, tuple[int, int]] = {}
+        self.stamps: dict[tuple[str, str], Any] = {}
+        self.tombstones: dict[tuple[str, str], Any] = {}
+
+
+class Safety:
+    """Watches every step of every peer of a mesh. ``rogues`` are key ids whose holders sign whatever they like."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.mesh = mesh
+        self.book = Book(mesh.fleet, mesh.signed)
+        self.steps = 0
+        self.rogues: set[str] = set()
+        self._memories: dict[str, _Memory] = defaultdict(_Memory)
+        self._dirty: set[str] = set()
+        self._epochs: dict[tuple[str, str, int, int], bytes] = {}
+        mesh.observers.append(self.on_effect)
+        mesh.checks.append(self.on_step)
+
+    # --- effects -----------------------------------------------------------------------------------------------------
+
+    def on_effect(self, peer: MeshPeer, effect: Effect) -> None:
+        """Check what a peer wants done."""
+        match effect:
+            case Persist(put, drop, _):
+                self._dirty.add(peer.name)
+                for row in put:
+                    self._check_row(peer, row)
+            case Publish(_, topic, payload, True):
+                self._check_published(peer, self.mesh.topics.parse(topic), payload)
+            case Stage(_, "retained"):
+                self._check_retained(peer, effect)
+            case Merged() | TrustChanged():
+                self._dirty.add(peer.name)
+
+    def _check_row(self, peer: MeshPeer, row: Any) -> None:
+        purpose = _PURPOSES.get(type(row).__name__)
+        if purpose is not None and not self.book.was_signed(row.raw, purpose):  # type: ignore[arg-type]
+            raise BrokenInvariant("I4", f"{peer.name} stores a {type(row).__name__} that nobody signed")
+        if type(row).__name__ == "SegmentRow" and row.kid not in self.rogues:
+            for raw in _deltas_of(row.raw):
+                if not self.book.was_signed(raw, "delta"):
+                    raise BrokenInvariant("I4", f"{peer.name} stores a segment with a delta that nobody signed")
+
+    def _check_published(self, peer: MeshPeer, topic: Topic | None, payload: bytes) -> None:
+        entry = self.book.entry(payload)
+        is_own = peer.signer is not None and entry is not None and entry.stamp[2] == peer.signer.kid
+        if not isinstance(topic, KeyTopic) or not is_own or entry is None or peer.wiped or self._shares_key(peer):
+            return
+        gen, epoch, kid, digest = entry.stamp
+        if self._epochs.setdefault((kid, entry.scope, gen, epoch), digest) != digest:
+            raise BrokenInvariant("I8", f"{peer.name} published two deltas of {entry.scope} with ({gen}, {epoch})")
+
+    def _shares_key(self, peer: MeshPeer) -> bool:
+        return sum(1 for one in self.mesh.peers.values() if one.signer is peer.signer) > 1
+
+    def _check_retained(self, peer: MeshPeer, stage: Stage) -> None:
+        broker = self.mesh.broker_of(peer)
+        for entry in map(self.book.entry, list(self.mesh.signed)):
+            if entry is None or entry.digest.hex() != stage.digest:
+                continue
+            topics = [self.mesh.topics.format(KeyTopic(entry.scope, key)) for key in entry.keys]
+            if not all(entry.raw in broker.ever.get(topic, ()) for topic in topics):
+                raise BrokenInvariant("I9", f"{peer.name} was told 'retained', and the broker never retained it")
+
+    # --- steps -------------------------------------------------------------------------------------------------------
+
+    def on_step(self, peer: MeshPeer) -> None:
+        """Check what a peer holds after a step in which it changed."""
+        if peer.name not in self._dirty or peer.replicator is None:
+            return
+        self._dirty.discard(peer.name)
+        self.steps += 1
+        memory = self._memories[peer.name]
+        self._refresh(memory, peer)
+        winners = self._winners(peer)
+        self._check_parts(peer, winners)
+        self._check_void(peer, winners)
+        self._check_order(peer, memory, winners)
+
+    def _refresh(self, memory: _Memory, peer: MeshPeer) -> None:
+        """Take over what the peer knows now, and forget what a change of it makes moot."""
+        assert peer.replicator is not None  # noqa: S101 - on_step() says so
+        version = peer.replicator.peer.trust.order
+        floors = floors_of(peer)
+        if memory.wiped == peer.wiped:
+            if version < memory.version:
+                raise BrokenInvariant("I5", f"{peer.name} went from trust {memory.version[0]} back to {version[0]}")
+            fallen = [scope for scope, mark in memory.floors.items() if floors.get(scope, (0, 0)) < mark]
+            if fallen and version == memory.version:
+                raise BrokenInvariant("I5", f"{peer.name} lowered the floor of {fallen[0]}")
+        law = (version, tuple(sorted(floors.items())))
+        if (law, peer.forgot) != (memory.law, memory.forgot):
+            memory.stamps.clear()
+            if memory.law is None or law[0] != memory.law[0] or peer.forgot != memory.forgot:
+                memory.tombstones.clear()
+        memory.law, memory.forgot, memory.wiped = law, peer.forgot, peer.wiped
+        memory.version, memory.floors = version, floors
+
+    def _winners(self, peer: MeshPeer) -> dict[tuple[str, str], Any]:
+        assert peer.replicator is not None  # noqa: S101
+        held = peer.replicator.peer.registers
+        return {(scope, key): one for scope in self.mesh.scopes for key, one in held.winners(scope).items()}
+
+    @staticmethod
+    def _check_parts(peer: MeshPeer, winners: dict[tuple[str, str], Any]) -> None:
+        for (scope, key), register in winners.items():
+            delta = register.delta
+            for item in delta.body.assign:
+                other = winners.get((scope, item.key))
+                if other is None or other.delta.stamp < delta.stamp:
+                    raise BrokenInvariant("I2", f"{peer.name} shows {key} of a delta and not its {item.key}")
+
+    def _check_void(self, peer: MeshPeer, winners: dict[tuple[str, str], Any]) -> None:
+        assert peer.replicator is not None  # noqa: S101
+        law, lives = self.book.law(peer.replicator.peer.trust.raw), fate_of(peer)
+        for (scope, key), register in winners.items():
+            entry = self.book.entry(register.delta.raw)
+            if entry is None or entry.scope != scope or key not in entry.keys:
+                raise BrokenInvariant("I7", f"{peer.name} shows {scope} {key}, of which nobody signed that")
+            if not law.grants(entry):
+                raise BrokenInvariant("I7", f"{peer.name} shows {scope} {key}, which its writer may not write")
+            if not law.allows(entry, lives):
+                raise BrokenInvariant("I3", f"{peer.name} shows {scope} {key}, which is void")
+
+    @staticmethod
+    def _check_order(peer: MeshPeer, memory: _Memory, winners: dict[tuple[str, str], Any]) -> None:
+        for place, before in memory.stamps.items():
+            if place not in winners or winners[place].delta.stamp < before:
+                raise BrokenInvariant("I1", f"{peer.name}: {' '.join(place)} went back")
+        for place, register in winners.items():
+            stamp = register.delta.stamp
+            if register.assignment.unset:
+                memory.tombstones[place] = max(stamp, memory.tombstones.get(place, stamp))
+            elif place in memory.tombstones and stamp < memory.tombstones[place]:
+                raise BrokenInvariant("I6", f"{peer.name}: {' '.join(place)} returned below its tombstone")
+            memory.stamps[place] = stamp
+
+
+def floors_of(peer: MeshPeer) -> dict[str, tuple[int, int]]:  # noqa: ARG001
+    """Return the floor's mark of each scope that has one."""
+    return {}
+
+
+def fate_of(peer: MeshPeer) -> Fate:  # noqa: ARG001
+    """Return what a peer's floors let live."""
+    return no_floor
+
+
+def _deltas_of(segment: bytes) -> Iterator[bytes]:
+    """Yield the exact bytes of the deltas in a segment (objects inside of one JSON array, one after the other)."""
+    decoder, text = json.JSONDecoder(), segment.decode()
+    at = text.find('"deltas":[') + len('"deltas":[')
+    while at >= len('"deltas":[') and at < len(text) and text[at] == "{":
+        _, end = decoder.raw_decode(text, at)
+        yield text[at:end].encode()
+        at = end + 1
+
+
+# --- liveness ----------------------------------------------------------------------------------------------------------
+
+
+class Liveness:
+    """What must hold once faults have stopped for a while. Made when they stop: it remembers what was held then."""
+
+    def __init__(self, mesh: Mesh, book: Book) -> None:
+        self.mesh = mesh
+        self.book = book
+        self._held = self._all_held()
+
+    def _all_held(self) -> set[bytes]:
+        return {
+            delta.raw
+            for peer in self.mesh.running()
+            if peer.replicator is not None
+            for scope in self.mesh.scopes
+            for delta in peer.replicator.peer.registers.deltas(scope)
+        }
+
+    def missing(self) -> Iterator[BrokenInvariant]:
+        """Yield what does not hold now, of L1 and L2."""
+        for check in (self._views, self._nothing_lost, self._brokers):
+            yield from check()
+
+    def _views(self) -> Iterator[BrokenInvariant]:
+        views = {peer.name: [peer.view(scope) for scope in self.mesh.scopes] for peer in self.mesh.running()}
+        first, *others = views
+        yield from (BrokenInvariant("L1", f"{first} and {one} differ") for one in others if views[one] != views[first])
+        versions = {peer.replicator.peer.trust.raw for peer in self.mesh.running() if peer.replicator is not None}
+        if len(versions) != 1:
+            yield BrokenInvariant("L1", f"{len(versions)} trust documents are in force")
+
+    def _expected(self) -> dict[tuple[str, str], Entry]:
+        peer = self.mesh.running()[0]
+        assert peer.replicator is not None  # noqa: S101 - running() says so
+        law = self.book.law(peer.replicator.peer.trust.raw)
+        return self.book.greatest(self._held | self._all_held(), law, fate_of(peer))
+
+    def _nothing_lost(self) -> Iterator[BrokenInvariant]:
+        expected = self._expected()
+        for peer in self.mesh.running():
+            view = {(scope, key): digest for scope in self.mesh.scopes for key, digest in peer.view(scope).items()}
+            if view != {place: entry.digest for place, entry in expected.items()}:
+                odd = sorted(set(view) ^ set(expected)) or [
+                    place for place in sorted(view) if view[place] != expected[place].digest
+                ]
+                yield BrokenInvariant("L1", f"{peer.name} does not show the greatest valid delta of {odd[0]}")
+
+    def _brokers(self) -> Iterator[BrokenInvariant]:
+        wanted = {self.mesh.topics.format(KeyTopic(*place)): entry.raw for place, entry in self._expected().items()}
+        for broker in self.mesh.brokers:
+            yield from self._broker(broker.retained, wanted)
+
+    def _broker(self, retained: dict[str, bytes], wanted: dict[str, bytes]) -> Iterator[BrokenInvariant]:
+        for topic, payload in {**wanted, **self._trust_topic(), **self._heads()}.items():
+            if retained.get(topic) != payload:
+                found = "nothing" if topic not in retained else "something else"
+                yield BrokenInvariant("L2", f"a broker retains {found} on {topic}")
+
+    def _trust_topic(self) -> dict[str, bytes]:
+        peer = self.mesh.running()[0]
+        assert peer.replicator is not None  # noqa: S101
+        return {self.mesh.topics.format(TrustTopic()): peer.replicator.peer.trust.raw}
+
+    def _heads(self) -> dict[str, bytes]:
+        """Return the greatest index of each writer that anyone holds whole, with its segments."""
+        best: dict[tuple[str, str], Any] = {}
+        for peer in self.mesh.running():
+            for place, head in peer.replicator.peer.heads.items() if peer.replicator is not None else ():
+                if head.index is None or head.missing():
+                    continue
+                if place not in best or head.index.order > best[place].index.order:
+                    best[place] = head
+        wanted: dict[Topic, bytes] = {}
+        for (scope, kid), head in best.items():
+            wanted[IndexTopic(scope, kid)] = head.index.raw
+            wanted |= {SegmentTopic(scope, kid, n): payload for n, payload in head.segments.items()}
+        return {self.mesh.topics.format(topic): payload for topic, payload in wanted.items()}
+
+    def check_joiner(self, joiner: MeshPeer, states: tuple[str, ...]) -> None:
+        """L3: it shows what the others show, and says that it is ready."""
+        others = [peer for peer in self.mesh.running() if peer is not joiner]
+        for scope in self.mesh.scopes:
+            if joiner.view(scope) != others[0].view(scope):
+                raise BrokenInvariant("L3", f"who joins afresh sees another {scope}")
+            assert joiner.replicator is not None  # noqa: S101
+            if joiner.replicator.state_of(scope) not in states:
+                raise BrokenInvariant("L3", f"who joins afresh is {joiner.replicator.state_of(scope)} in {scope}")
+
+    def check_pushes(self) -> None:
+        """L6: every push whose process still runs has ended."""
+        for peer in self.mesh.running():
+            for ref, life in peer.pushed.items():
+                stages = [one.stage for one in peer.stages.get(ref, ())]
+                if life == peer.life and not ENDS & set(stages):
+                    raise BrokenInvariant("L6", f"a push of {peer.name} stands at {stages or 'nothing'}")
+
+    def check_merging(self, deliver: Callable[[list[bytes]], dict[str, dict[str, bytes]]], rounds: int = 2) -> None:
+        """I12: the deltas that were ever signed, in any order and repeated, give one state."""
+        payloads = [entry.raw for entry in map(self.book.entry, list(self.mesh.signed)) if entry is not None]
+        states = []
+        for _ in range(rounds):
+            self.mesh.random.shuffle(payloads)
+            states.append(deliver(payloads + payloads[: len(payloads) // 3]))
+        if any(state != states[0] for state in states):
+            raise BrokenInvariant("I12", "two orders of arrival gave two states")
