@@ -156,6 +156,10 @@ class UntrustedError(RejectedError):
     reason: ClassVar[str] = "untrusted"
 
 
+class ChainMissingError(UntrustedError):
+    """A trust document that its own roots signed and the held ones did not: the versions between may lead to it."""
+
+
 class SealBrokenError(RejectedError):
     """Sealed content was made with another key or for another purpose, or was changed."""
 

@@ -9,7 +9,17 @@ from collections.abc import Iterable, Sequence
 from threading import RLock
 from typing import Literal
 
-from tars_settings.core.records import DeltaRow, IndexRow, MarkRow, OutboxRow, Row, SegmentRow, TrustRow
+from tars_settings.core.records import (
+    DeltaRow,
+    FloorRow,
+    FloorSegmentRow,
+    IndexRow,
+    MarkRow,
+    OutboxRow,
+    Row,
+    SegmentRow,
+    TrustRow,
+)
 from tars_settings.core.session import (
     Acknowledged,
     Publish,
@@ -269,8 +279,10 @@ def _identity(row: Row) -> tuple[object, ...]:
             return (type(row), row.digest)
         case TrustRow():
             return (TrustRow, row.version, row.digest)
-        case IndexRow() | MarkRow():
+        case IndexRow() | MarkRow() | FloorRow():
             return (type(row), row.scope, row.kid)
+        case FloorSegmentRow():
+            return (FloorSegmentRow, row.scope, row.hash)
         case SegmentRow():
             return (SegmentRow, row.scope, row.kid, row.n)
 
@@ -279,6 +291,8 @@ def _rank(row: Row) -> tuple[int, int, bytes]:
     match row:
         case IndexRow():
             return (0, row.counter, row.digest)
+        case FloorRow():
+            return (row.gen, row.epoch, row.digest)
         case MarkRow():
             return (row.gen, row.epoch, b"")
         case _:

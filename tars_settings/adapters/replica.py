@@ -20,7 +20,17 @@ from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from tars_settings.adapters.statedir import check_dir, check_file, private_dir, private_file, set_aside
-from tars_settings.core.records import DeltaRow, IndexRow, MarkRow, OutboxRow, Row, SegmentRow, TrustRow
+from tars_settings.core.records import (
+    DeltaRow,
+    FloorRow,
+    FloorSegmentRow,
+    IndexRow,
+    MarkRow,
+    OutboxRow,
+    Row,
+    SegmentRow,
+    TrustRow,
+)
 from tars_settings.errors import ReplicaError, StateDirError
 
 _log: Final = logging.getLogger("tars_settings.replica")
@@ -93,6 +103,13 @@ _TABLES: Final[Mapping[type[Any], _Table]] = MappingProxyType(
             rank=("counter", "digest"),
         ),
         SegmentRow: _Table("segments", {"scope": _TEXT, "kid": _TEXT, "n": _INT, "raw": _BYTES}, ("scope", "kid", "n")),
+        FloorRow: _Table(
+            "floors",
+            {"scope": _TEXT, "kid": _TEXT, "gen": _INT, "epoch": _INT, "digest": _BYTES, "raw": _BYTES},
+            ("scope", "kid"),
+            rank=("gen", "epoch", "digest"),
+        ),
+        FloorSegmentRow: _Table("floor_parts", {"scope": _TEXT, "hash": _TEXT, "raw": _BYTES}, ("scope", "hash")),
         MarkRow: _Table(
             "marks",
             {"scope": _TEXT, "kid": _TEXT, "gen": _INT, "epoch": _INT},
@@ -250,6 +267,11 @@ class SqliteReplica:
             return step()
         except (StateDirError, OSError, OverflowError) as error:
             raise ReplicaError(f"the replica {self._path} can't be used: {error}") from error
+        except UnicodeDecodeError as error:
+            # sqlite3 decodes SQLite's own message, which quotes the damaged schema.
+            damage = sqlite3.DatabaseError("the schema is damaged")
+            self._bury(damage)
+            raise ReplicaError(f"the replica {self._path} can't be used: {damage}") from error
         except sqlite3.Error as error:
             # OperationalError is the surroundings' (full, read-only, locked); a bare DatabaseError is damage.
             if type(error) is sqlite3.DatabaseError:

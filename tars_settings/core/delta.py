@@ -13,7 +13,7 @@ import msgspec
 
 from tars_settings.core.names import is_key, is_scope, overlap
 from tars_settings.core.stamp import MAX_EPOCH, MAX_GEN, Stamp
-from tars_settings.core.wire import Envelope, HexDigest, check_value, decode_canonical, decode_envelope, digest_of, pae
+from tars_settings.core.wire import Envelope, HexDigest, check_value, decode_canonical, decode_single, digest_of, pae
 from tars_settings.errors import MalformedError, TooLargeError
 
 MAX_ASSIGNMENTS: Final = 64
@@ -100,7 +100,7 @@ def parse_delta(payload: bytes, fleet: str) -> tuple[Envelope, Delta]:
     Raises:
         MalformedError: size, JSON, canonical form, grammar, distinct keys or bounds.
     """
-    envelope = decode_envelope(payload)
+    envelope = decode_single(payload)
     return envelope, delta_of(envelope, payload, fleet)
 
 

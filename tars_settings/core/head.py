@@ -12,8 +12,9 @@ from typing import Annotated, Final
 
 import msgspec
 
+from tars_settings.core.delta import MAX_ASSIGNMENTS, Delta
 from tars_settings.core.names import is_key, is_scope
-from tars_settings.core.stamp import MAX_EPOCH, MAX_GEN
+from tars_settings.core.stamp import MAX_EPOCH, MAX_GEN, Stamp
 from tars_settings.core.wire import Envelope, HexDigest, Kid, decode_canonical, encode
 from tars_settings.errors import MalformedError
 
@@ -31,11 +32,21 @@ class SegmentRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     digest: HexDigest
 
 
+class FloorRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The floor that a writer saw: who looks for it knows that there is one, and which. ``kid`` signed it."""
+
+    kid: Kid
+    gen: Annotated[int, msgspec.Meta(ge=0, le=MAX_GEN)]
+    epoch: Annotated[int, msgspec.Meta(ge=0, le=MAX_EPOCH)]
+    digest: HexDigest
+
+
 class IndexBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What a writer signs of its log in a scope.
 
     ``counter`` grows by one with each index; ``gen`` and ``epoch`` are the highest that the writer used or saw;
-    ``seen`` maps other writers' key ids to the index counters that this writer had seen.
+    ``seen`` maps other writers' key ids to the index counters that this writer had seen, ``floor`` is the scope's floor
+    that it saw.
     """
 
     scope: str
@@ -45,6 +56,7 @@ class IndexBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     trust: Annotated[int, msgspec.Meta(ge=1, le=2**31)]
     segments: Annotated[tuple[SegmentRef, ...], msgspec.Meta(max_length=MAX_SEGMENTS)]
     seen: Annotated[dict[Kid, int], msgspec.Meta(max_length=MAX_SEEN)] = {}
+    floor: FloorRef | msgspec.UnsetType = msgspec.UNSET
     ext: dict[str, msgspec.Raw] = {}
 
 
@@ -63,10 +75,26 @@ class Index(msgspec.Struct, frozen=True, eq=False):
 
 
 class LargeRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Names a delta that is too large to lie in a segment: its digest and one key's topic to fetch it from."""
+    """Names a delta that is too large to lie in a segment: its place in the order, and the keys to fetch it from.
+
+    All of its keys: on the topic of one of them another writer's greater delta may lie, and the large one still win
+    another key.
+    """
 
     digest: HexDigest
-    key: str
+    gen: Annotated[int, msgspec.Meta(ge=0, le=MAX_GEN)]
+    epoch: Annotated[int, msgspec.Meta(ge=1, le=MAX_EPOCH)]
+    keys: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=MAX_ASSIGNMENTS)]
+
+    @classmethod
+    def of(cls, delta: Delta) -> LargeRef:
+        """Return the reference to *delta*."""
+        stamp = delta.stamp
+        return cls(stamp.digest.hex(), stamp.gen, stamp.epoch, tuple(item.key for item in delta.body.assign))
+
+    def stamp(self, kid: str) -> Stamp:
+        """Return the stamp of the delta that the writer *kid* names."""
+        return Stamp(self.gen, self.epoch, kid, bytes.fromhex(self.digest))
 
 
 class Segment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -104,7 +132,7 @@ def parse_segment(payload: bytes) -> Segment:
     if len(payload) > MAX_SEGMENT_BYTES:
         raise MalformedError("malformed segment: over 32 KiB")
     segment = decode_canonical(_segment_decoder, payload, what="segment")
-    if not all(is_key(ref.key) for ref in segment.large):
+    if not all(is_key(key) for ref in segment.large for key in ref.keys):
         raise MalformedError("malformed segment: illegal key")
     return segment
 

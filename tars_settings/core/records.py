@@ -45,6 +45,25 @@ class SegmentRow(msgspec.Struct, frozen=True):
     raw: bytes
 
 
+class FloorRow(msgspec.Struct, frozen=True):
+    """The greatest floor of one writer in a scope; a row with a lower (gen, epoch, digest) never replaces it."""
+
+    scope: str
+    kid: str
+    gen: int
+    epoch: int
+    digest: bytes
+    raw: bytes
+
+
+class FloorSegmentRow(msgspec.Struct, frozen=True):
+    """A part of a floor's list, under the hash of its bytes."""
+
+    scope: str
+    hash: str
+    raw: bytes
+
+
 class MarkRow(msgspec.Struct, frozen=True):
     """A writer's high-water mark in a scope; it never goes back."""
 
@@ -62,4 +81,4 @@ class OutboxRow(msgspec.Struct, frozen=True):
     raw: bytes
 
 
-Row = DeltaRow | TrustRow | IndexRow | SegmentRow | MarkRow | OutboxRow
+Row = DeltaRow | TrustRow | IndexRow | SegmentRow | FloorRow | FloorSegmentRow | MarkRow | OutboxRow

@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import hashlib
 from bisect import insort
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
@@ -39,13 +40,15 @@ class Register(msgspec.Struct, frozen=True, eq=False):
 
 
 class _Scope:
-    __slots__ = ("candidates", "digests", "highest", "winners")
+    __slots__ = ("candidates", "digests", "highest", "live", "winners")
 
     def __init__(self) -> None:
-        self.candidates: dict[tuple[str, str], list[Delta]] = {}
+        self.candidates: dict[str, dict[str, list[Delta]]] = {}
         self.winners: dict[str, Register] = {}
         self.digests: dict[bytes, Delta] = {}
         self.highest = (0, 0)
+        # Per writer: for how many of its keys a delta is its greatest. Kept as it changes: a writer asks at each push.
+        self.live: dict[str, Counter[bytes]] = {}
 
 
 class Registers:
@@ -61,26 +64,41 @@ class Registers:
         if delta.stamp.digest in held.digests:
             return Outcome.DUPLICATE
         held.highest = max(held.highest, (delta.stamp.gen, delta.stamp.epoch))
-        won = [self._merge(held, item, delta) for item in delta.body.assign]
-        if any(delta in held.candidates[item.key, delta.stamp.kid] for item in delta.body.assign):
-            held.digests[delta.stamp.digest] = delta
+        held.digests[delta.stamp.digest] = delta
+        pushed_out: list[Delta] = []
+        won = [self._merge(held, item, delta, pushed_out) for item in delta.body.assign]
+        for one in pushed_out:
+            self._forget(held, one)
         return Outcome.APPLIED if any(won) else Outcome.SUPERSEDED
 
-    def _merge(self, held: _Scope, item: Assignment, delta: Delta) -> bool:
-        candidates = held.candidates.setdefault((item.key, delta.stamp.kid), [])
+    def _merge(self, held: _Scope, item: Assignment, delta: Delta, pushed_out: list[Delta]) -> bool:
+        candidates = held.candidates.setdefault(item.key, {}).setdefault(delta.stamp.kid, [])
+        before = candidates[-1] if candidates else None
         insort(candidates, delta, key=lambda one: one.stamp)
+        if candidates[-1] is delta:
+            self._count_live(held, delta, before)
         if len(candidates) > KEPT:
-            self._forget(held, candidates.pop(0))
+            pushed_out.append(candidates.pop(0))
         winner = held.winners.get(item.key)
         if winner is not None and winner.delta.stamp >= delta.stamp:
             return False
         held.winners[item.key] = Register(item.key, item, delta)
         return True
 
+    @staticmethod
+    def _count_live(held: _Scope, delta: Delta, before: Delta | None) -> None:
+        live = held.live.setdefault(delta.stamp.kid, Counter())
+        live[delta.stamp.digest] += 1
+        if before is not None:
+            live[before.stamp.digest] -= 1
+            if not live[before.stamp.digest]:
+                del live[before.stamp.digest]
+
     def _forget(self, held: _Scope, delta: Delta) -> None:
         kid = delta.stamp.kid
-        if not any(delta in held.candidates.get((item.key, kid), ()) for item in delta.body.assign):
-            held.digests.pop(delta.stamp.digest, None)
+        if any(delta in held.candidates.get(item.key, {}).get(kid, ()) for item in delta.body.assign):
+            return
+        if held.digests.pop(delta.stamp.digest, None) is not None:
             self._forgotten.append(delta)
 
     def take_forgotten(self) -> tuple[Delta, ...]:
@@ -88,19 +106,27 @@ class Registers:
         forgotten, self._forgotten = tuple(self._forgotten), []
         return forgotten
 
-    def rejudge(self, is_valid: Callable[[Delta], bool]) -> tuple[Delta, ...]:
-        """Drop every delta that is no longer valid, recompute the winners, and return what was dropped."""
+    def rejudge(self, is_valid: Callable[[Delta], bool], scopes: Iterable[str] | None = None) -> tuple[Delta, ...]:
+        """Drop every delta that is no longer valid, recompute the winners, and return what was dropped.
+
+        Only *scopes* are looked at, all where None.
+        """
         dropped: list[Delta] = []
-        for scope, held in list(self._scopes.items()):
-            verdicts = {digest: is_valid(delta) for digest, delta in held.digests.items()}
-            if all(verdicts.values()):
-                continue
-            dropped += [delta for digest, delta in held.digests.items() if not verdicts[digest]]
-            kept = [delta for digest, delta in held.digests.items() if verdicts[digest]]
-            self._scopes[scope] = _Scope()
-            for delta in kept:
-                self.offer(delta)
+        for scope in tuple(self._scopes) if scopes is None else tuple(scopes):
+            dropped += self._rejudge(scope, is_valid)
         return tuple(dropped)
+
+    def _rejudge(self, scope: str, is_valid: Callable[[Delta], bool]) -> list[Delta]:
+        held = self._scopes.get(scope)
+        if held is None:
+            return []
+        void = {digest: delta for digest, delta in held.digests.items() if not is_valid(delta)}
+        if void:
+            self._scopes[scope] = _Scope()
+            for digest, delta in held.digests.items():
+                if digest not in void:
+                    self.offer(delta)
+        return list(void.values())
 
     def scopes(self) -> tuple[str, ...]:
         """Return the scopes of which anything is held."""
@@ -131,8 +157,24 @@ class Registers:
         held = self._scopes.get(scope)
         if held is None:
             return ()
-        newest = {one[-1].stamp: one[-1] for (_, writer), one in held.candidates.items() if writer == kid and one}
-        return tuple(delta for _, delta in sorted(newest.items()))
+        live = [held.digests[digest] for digest in held.live.get(kid, ())]
+        return tuple(sorted(live, key=lambda delta: delta.stamp))
+
+    def live_digests(self, scope: str, kid: str) -> frozenset[bytes]:
+        """Return the digests of one writer's live deltas."""
+        held = self._scopes.get(scope)
+        return frozenset() if held is None else frozenset(held.live.get(kid, ()))
+
+    def rivals(self, delta: Delta, item: Assignment) -> tuple[Delta, ...]:
+        """Return the other deltas that are kept of a key and name the same as what they replace there."""
+        held = self._scopes.get(delta.scope)
+        candidates = {} if held is None else held.candidates.get(item.key, {})
+        return tuple(
+            other
+            for kept in candidates.values()
+            for other in kept
+            if other is not delta and (claim := other.assignment(item.key)) is not None and claim.over == item.over
+        )
 
     def highest(self, scope: str) -> tuple[int, int]:
         """Return the greatest (gen, epoch) of a valid delta of the scope, (0, 0) where there is none."""
@@ -153,16 +195,19 @@ def effective(registers: Iterable[Register]) -> tuple[Register, ...]:
     Setting a whole nested model replaces, and unsetting removes, everything at and below its key that is older.
     """
     ordered = sorted(registers, key=lambda one: one.delta.stamp)
-    standing: dict[str, Register] = {}
-    for register in ordered:
-        below = register.key + "."
-        if any("." in key for key in standing):
-            for key in [key for key in standing if key.startswith(below)]:
-                del standing[key]
-        standing.pop(register.key, None)
-        if not register.assignment.unset:
-            standing[register.key] = register
-    return tuple(standing.values())
+    newest = {register.key: register for register in ordered}
+    standing = (register for register in ordered if newest[register.key] is register)
+    return tuple(one for one in standing if not one.assignment.unset and not _is_covered(one, newest))
+
+
+def _is_covered(register: Register, newest: dict[str, Register]) -> bool:
+    above, dot, _ = register.key.rpartition(".")
+    while dot:
+        cover = newest.get(above)
+        if cover is not None and cover.delta.stamp > register.delta.stamp:
+            return True
+        above, dot, _ = above.rpartition(".")
+    return False
 
 
 class ScopeView(msgspec.Struct, frozen=True, eq=False):

@@ -52,6 +52,13 @@ class FloorTopic(msgspec.Struct, frozen=True):
     scope: str
 
 
+class FloorSegmentTopic(msgspec.Struct, frozen=True):
+    """A part of a floor's list, named by the hash of its bytes: floors of two writers never share a topic."""
+
+    scope: str
+    hash: str
+
+
 class SchemaTopic(msgspec.Struct, frozen=True):
     """A JSON Schema in use by workers of a service."""
 
@@ -72,7 +79,17 @@ class MarkerTopic(msgspec.Struct, frozen=True):
     nonce: str
 
 
-Topic = TrustTopic | KeyTopic | IndexTopic | SegmentTopic | FloorTopic | SchemaTopic | PresenceTopic | MarkerTopic
+Topic = (
+    TrustTopic
+    | KeyTopic
+    | IndexTopic
+    | SegmentTopic
+    | FloorTopic
+    | FloorSegmentTopic
+    | SchemaTopic
+    | PresenceTopic
+    | MarkerTopic
+)
 
 
 class Topics(msgspec.Struct, frozen=True):
@@ -125,6 +142,8 @@ class Topics(msgspec.Struct, frozen=True):
                 return f"{self.prefix}/{scope}/_head/{kid}/{n}"
             case FloorTopic(scope):
                 return f"{self.prefix}/{scope}/_floor"
+            case FloorSegmentTopic(scope, digest):
+                return f"{self.prefix}/{scope}/_floor/{digest}"
             case SchemaTopic(scope, digest):
                 return f"{self.prefix}/{scope}/_schema/{digest}"
             case PresenceTopic(service, instance):
@@ -175,6 +194,8 @@ def _parse_scoped(scope: str, parts: list[str]) -> Topic | None:
     match parts:
         case ["_floor"]:
             return FloorTopic(scope)
+        case ["_floor", digest] if is_kid(digest):
+            return FloorSegmentTopic(scope, digest)
         case ["_head", kid] if is_kid(kid):
             return IndexTopic(scope, kid)
         case ["_head", kid, n] if is_kid(kid) and _DECIMAL.fullmatch(n):

@@ -110,6 +110,22 @@ def decode_envelope(payload: bytes) -> Envelope:
         raise
 
 
+def decode_single(payload: bytes) -> Envelope:
+    """Return the envelope in *payload* of a kind that one writer signs alone.
+
+    Further signatures are malformed there: they are not covered by the digest, so anyone could add some, and peers
+    would hold different bytes of one thing and publish them over each other for ever.
+
+    Raises:
+        NewerVersionError: as decode_envelope.
+        MalformedError: as decode_envelope, or it carries cosignatures.
+    """
+    envelope = decode_envelope(payload)
+    if envelope.cosig:
+        raise MalformedError("malformed envelope: cosignatures on what one writer signs")
+    return envelope
+
+
 def _version(payload: bytes) -> int:
     try:
         return _version_decoder.decode(payload).v
@@ -145,6 +161,21 @@ def pae(purpose: Purpose, fleet: str, kid: str, body: bytes) -> bytes:
 def digest_of(encoding: bytes) -> bytes:
     """Return the BLAKE2b-256 of a pre-authentication encoding (RFC 7693; the same bytes as libsodium's)."""
     return hashlib.blake2b(encoding, digest_size=32).digest()
+
+
+_BODY_AT: Final = len('{"v":1,"kid":"') + 32 + len('","sig":"') + 88 + len('","body":')
+_KID_AT: Final = len('{"v":1,"kid":"')
+
+
+def claimed_digest(purpose: Purpose, fleet: str, payload: bytes) -> bytes:
+    """Return the digest that *payload* has if it is an envelope, without decoding it.
+
+    It proves nothing: whoever finds something under this digest must compare the bytes.
+    """
+    kid = payload[_KID_AT : _KID_AT + 32].decode("ascii", "replace")
+    body = payload[_BODY_AT:-1]
+    head = f"TARSv1 {len(purpose)} {purpose} {len(fleet)} {fleet} {len(kid)} {kid} {len(body)} "
+    return digest_of(head.encode("ascii", "replace") + body)
 
 
 def short_hash(content: bytes) -> str:

@@ -50,11 +50,19 @@ class Push(msgspec.Struct, frozen=True):
     force: bool = False
 
 
+class Compact(msgspec.Struct, frozen=True):
+    """Sign a floor for a scope, so that tombstones can go; progress comes as Stage notices with the same ``ref``."""
+
+    ref: int
+    scope: str
+    at: str = ""
+
+
 class Wake(msgspec.Struct, frozen=True):
     """Time has passed; nothing else."""
 
 
-Event = SessionEvent | Loaded | Offered | Follow | Push | Wake
+Event = SessionEvent | Loaded | Offered | Follow | Push | Compact | Wake
 
 
 # --- notices: what happened, for snapshots, status, audit and people ------------------------------------------------
@@ -91,6 +99,42 @@ class TrustChanged(msgspec.Struct, frozen=True):
     voided: int
 
 
+class TrustQuarrel(msgspec.Struct, frozen=True):
+    """Two trust documents of one version carry enough signatures of the roots. The higher digest (hex) is in force."""
+
+    version: int
+    in_force: str
+    other: str
+
+
+class FloorRaised(msgspec.Struct, frozen=True):
+    """Another floor is in force in a scope; what it voids is gone from the registers."""
+
+    scope: str
+    gen: int
+    epoch: int
+    voided: int
+
+
+class Compacted(msgspec.Struct, frozen=True):
+    """A floor that we signed is on the broker: ``live`` deltas stand, the tombstones of ``keys`` are gone."""
+
+    scope: str
+    gen: int
+    epoch: int
+    live: int
+    keys: tuple[str, ...]
+
+
+class Conflict(msgspec.Struct, frozen=True, eq=False):
+    """Two deltas replace the same at one key; told once for each pair."""
+
+    scope: str
+    key: str
+    winner: Delta
+    loser: Delta
+
+
 class ScopeSynced(msgspec.Struct, frozen=True):
     """How complete a scope is. ``lacking`` names what is mentioned and was not produced, and who mentioned it."""
 
@@ -100,10 +144,10 @@ class ScopeSynced(msgspec.Struct, frozen=True):
 
 
 class Repaired(msgspec.Struct, frozen=True):
-    """A winner was published again, because the broker held ``found`` instead."""
+    """A winner was published again, because the broker held ``found`` instead; or what is ``compacted`` was cleared."""
 
     topic: str
-    found: Literal["nothing", "other"]
+    found: Literal["nothing", "other", "compacted"]
     round: int
 
 
@@ -148,7 +192,20 @@ class Stage(msgspec.Struct, frozen=True):
 
 
 Notice = (
-    Merged | HeldBack | Rejected | TrustChanged | ScopeSynced | Repaired | RepairFight | ForeignHead | EpochGap | Stage
+    Merged
+    | HeldBack
+    | Rejected
+    | TrustChanged
+    | TrustQuarrel
+    | FloorRaised
+    | Compacted
+    | Conflict
+    | ScopeSynced
+    | Repaired
+    | RepairFight
+    | ForeignHead
+    | EpochGap
+    | Stage
 )
 
 

@@ -17,16 +17,17 @@ from tars_settings.core.head import (
     MAX_INLINE_BYTES,
     MAX_SEEN,
     MAX_SEGMENT_BYTES,
+    FloorRef,
     IndexBody,
     LargeRef,
     Segment,
     SegmentRef,
     encode_segment,
-    parse_segment,
     segment_digest,
 )
-from tars_settings.core.wire import Raw, decode_envelope, digest_of, encode, pae
-from tars_settings.gossip.peer import Head, Peer
+from tars_settings.core.wire import Raw, encode
+from tars_settings.gossip.heads import Head
+from tars_settings.gossip.peer import Peer
 from tars_settings.trust.keys import SigningKey
 
 _OVERHEAD: Final = 64
@@ -40,24 +41,26 @@ class Built(msgspec.Struct, frozen=True):
     counter: int
 
 
+def is_behind(peer: Peer, scope: str, kid: str) -> bool:
+    """Return whether the head in force lacks a live delta of its own writer, or does not name the floor."""
+    head = peer.heads.get((scope, kid))
+    if lacks_own(peer, scope, kid):
+        return True
+    return head is not None and head.index is not None and head.index.body.floor != floor_ref(peer, scope)
+
+
 def lacks_own(peer: Peer, scope: str, kid: str) -> bool:
     """Return whether the head in force lacks a live delta of its own writer."""
-    live = {delta.stamp.digest for delta in peer.registers.live_of(scope, kid)}
-    return bool(live - _listed(peer, scope, kid).keys())
+    listed = peer.head(scope, kid).listed.values()
+    return bool(peer.registers.live_digests(scope, kid).difference(*listed))
 
 
-def _listed(peer: Peer, scope: str, kid: str) -> dict[bytes, int]:
-    """Return the digests in the segments that are held, and the number of the segment of each."""
-    head = peer.head(scope, kid)
-    return {digest: n for n, payload in head.segments.items() for digest in _digests(payload, peer.fleet)}
-
-
-def _digests(payload: bytes, fleet: str) -> list[bytes]:
-    segment = parse_segment(payload)
-    inline = [decode_envelope(bytes(raw)) for raw in segment.deltas]
-    return [digest_of(pae("delta", fleet, one.kid, bytes(one.body))) for one in inline] + [
-        bytes.fromhex(ref.digest) for ref in segment.large
-    ]
+def floor_ref(peer: Peer, scope: str) -> FloorRef | msgspec.UnsetType:
+    """Return what an index says of the scope's greatest floor."""
+    floor = peer.floors.greatest(scope)
+    if floor is None:
+        return msgspec.UNSET
+    return FloorRef(floor.kid, floor.body.gen, floor.body.epoch, floor.digest.hex())
 
 
 def build(peer: Peer, scope: str, signer: SigningKey) -> Built:
@@ -67,7 +70,7 @@ def build(peer: Peer, scope: str, signer: SigningKey) -> Built:
     """
     live = {delta.stamp.digest: delta for delta in peer.registers.live_of(scope, signer.kid)}
     head = peer.head(scope, signer.kid)
-    kept = _kept_segments(head, live, peer.fleet)
+    kept = _kept_segments(head, live)
     placed = {digest for digests in kept.values() for digest in digests}
     loose = [delta for digest, delta in live.items() if digest not in placed]
     refs = {n: segment_digest(head.segments[n]) for n in kept}
@@ -82,11 +85,11 @@ def build(peer: Peer, scope: str, signer: SigningKey) -> Built:
     return Built(fresh, _sign_index(peer, scope, signer, counter, refs), counter)
 
 
-def _kept_segments(head: Head, live: dict[bytes, Delta], fleet: str) -> dict[int, list[bytes]]:
+def _kept_segments(head: Head, live: dict[bytes, Delta]) -> dict[int, tuple[bytes, ...]]:
     """Return the segments that stay as they are: full ones, most of which still lives."""
-    kept: dict[int, list[bytes]] = {}
+    kept: dict[int, tuple[bytes, ...]] = {}
     for n, payload in head.segments.items():
-        digests = _digests(payload, fleet)
+        digests = head.listed.get(n, ())
         living = sum(1 for digest in digests if digest in live)
         if len(payload) > MAX_SEGMENT_BYTES // 2 and living * 2 > len(digests):
             kept[n] = digests
@@ -99,16 +102,16 @@ def _packed(deltas: Iterable[Delta]) -> list[bytes]:
     large: list[LargeRef] = []
     size = _OVERHEAD
     for delta in deltas:
-        is_large = len(delta.raw) > MAX_INLINE_BYTES
-        cost = 200 if is_large else len(delta.raw) + 1
+        ref = LargeRef.of(delta) if len(delta.raw) > MAX_INLINE_BYTES else None
+        cost = 1 + (len(delta.raw) if ref is None else len(encode(ref)))
         if size + cost > MAX_SEGMENT_BYTES:
             segments.append(_encoded(inline, large))
             inline, large, size = [], [], _OVERHEAD
         size += cost
-        if is_large:
-            large.append(LargeRef(delta.stamp.digest.hex(), delta.body.assign[0].key))
-        else:
+        if ref is None:
             inline.append(delta)
+        else:
+            large.append(ref)
     if inline or large:
         segments.append(_encoded(inline, large))
     return segments
@@ -122,8 +125,8 @@ def _sign_index(peer: Peer, scope: str, signer: SigningKey, counter: int, refs: 
     gen, epoch = peer.registers.highest(scope)
     seen = {
         kid: head.index.body.counter
-        for (of, kid), head in sorted(peer.heads.items())
-        if of == scope and kid != signer.kid and head.index is not None
+        for kid, head in sorted(peer.heads.within(scope), key=lambda one: one[0])
+        if kid != signer.kid and head.index is not None
     }
     body = IndexBody(
         scope=scope,
@@ -133,5 +136,6 @@ def _sign_index(peer: Peer, scope: str, signer: SigningKey, counter: int, refs: 
         trust=peer.trust.version,
         segments=tuple(SegmentRef(n, digest) for n, digest in sorted(refs.items())),
         seen=dict(list(seen.items())[:MAX_SEEN]),
+        floor=floor_ref(peer, scope),
     )
     return signer.sign("head", peer.fleet, encode(body))

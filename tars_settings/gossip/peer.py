@@ -1,73 +1,91 @@
 """What a peer holds, and how received bytes change it: merging, whatever way they came.
 
-Every ``receive_*`` returns a :class:`Standing`: how the payload on a topic compares with what is held after merging it.
+:meth:`Peer.receive` returns a :class:`Standing`: how the payload on a topic compares with what is held after merging.
 """
 
 from __future__ import annotations
 
-import enum
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from tars_settings.core.delta import Delta
-from tars_settings.core.head import Index, Segment, parse_segment, segment_digest
-from tars_settings.core.records import DeltaRow, IndexRow, SegmentRow, TrustRow
+from tars_settings.core.delta import Delta, parse_delta
+from tars_settings.core.floor import Floor, parse_floor_segment
+from tars_settings.core.head import Index, LargeRef, Segment, parse_segment
+from tars_settings.core.records import DeltaRow, FloorRow, FloorSegmentRow, IndexRow, Row, SegmentRow
 from tars_settings.core.register import Outcome, Registers
-from tars_settings.core.topics import IndexTopic, KeyTopic, SegmentTopic, Topic, Topics, TrustTopic
-from tars_settings.errors import NewerVersionError, RejectedError
-from tars_settings.gossip.effects import Effect, ForeignHead, HeldBack, Merged, Persist, Rejected, TrustChanged, Way
-from tars_settings.trust.document import TrustDocument, follow, pin
-from tars_settings.trust.validity import Judgement, Verdict, judge, judge_index, read_delta, read_index
+from tars_settings.core.topics import (
+    FloorSegmentTopic,
+    FloorTopic,
+    IndexTopic,
+    KeyTopic,
+    SegmentTopic,
+    Topic,
+    Topics,
+    TrustTopic,
+)
+from tars_settings.core.wire import claimed_digest, short_hash
+from tars_settings.errors import ChainMissingError, MalformedError, NewerVersionError, RejectedError
+from tars_settings.gossip.chain import Chain
+from tars_settings.gossip.conflicts import Conflicts
+from tars_settings.gossip.effects import (
+    Effect,
+    FloorRaised,
+    ForeignHead,
+    HeldBack,
+    Merged,
+    Persist,
+    Rejected,
+    TrustChanged,
+    TrustQuarrel,
+    Way,
+)
+from tars_settings.gossip.floors import Floors
+from tars_settings.gossip.heads import Head, Heads
+from tars_settings.gossip.waiting import Held, HeldStore, KnownBad, Standing
+from tars_settings.trust.document import TrustDocument
+from tars_settings.trust.validity import (
+    Judgement,
+    Verdict,
+    judge,
+    judge_floor,
+    judge_index,
+    prove,
+    read_delta,
+    read_floor,
+    read_index,
+)
 
-MAX_HELD: Final = 256
-MAX_KNOWN_BAD: Final = 1024
-MAX_PENDING: Final = 4
-"""Segments per head that wait for the index which names them."""
+__all__ = ("Head", "Peer", "Standing")
 
-
-class Standing(enum.Enum):
-    """How a payload on a topic compares with what is held."""
-
-    CURRENT = "current"
-    WORSE = "worse"
-    """Lower, void or garbage, and something better is held: to be repaired."""
-    ALONE = "alone"
-    """Not judged yet, of a later version, or nothing better is held: left alone."""
-
-
-class Head:
-    """One writer's head in a scope as far as it is here."""
-
-    __slots__ = ("index", "pending", "segments")
-
-    def __init__(self) -> None:
-        self.index: Index | None = None
-        self.segments: dict[int, bytes] = {}
-        self.pending: dict[int, bytes] = {}
-
-    def missing(self) -> tuple[int, ...]:
-        """Return the numbers of the segments that the index names and that are not here."""
-        if self.index is None:
-            return ()
-        return tuple(ref.n for ref in self.index.body.segments if ref.n not in self.segments)
+WAITS_FOR_TRUST: Final = frozenset({"trust-behind", "chain-missing", "no-trust"})
 
 
 class Peer:
-    """Trust document, registers and heads of one peer, and the one way in for received bytes."""
+    """Trust documents, floors, registers and heads of one peer, and the one way in for received bytes."""
 
     def __init__(self, topics: Topics, root_public: bytes, emit: Callable[[Effect], None], own_kid: str = "") -> None:
         self.topics = topics
-        self.trust: TrustDocument = pin(root_public)
+        self.chain = Chain(root_public)
         self.registers = Registers()
-        self.heads: dict[tuple[str, str], Head] = {}
-        self.large: dict[tuple[str, str], set[tuple[str, str]]] = {}
+        self.floors = Floors()
+        self.heads = Heads()
+        self.conflicts = Conflicts()
+        self.large: dict[tuple[str, str], dict[str, LargeRef]] = {}
         self.own_kid = own_kid
         self.signed_counter: dict[str, int] = {}
         self._emit = emit
-        self._held: OrderedDict[bytes, tuple[Topic, bytes, Way]] = OrderedDict()
-        self._bad: OrderedDict[bytes, tuple[str, str]] = OrderedDict()
+        self._held = HeldStore()
+        self._bad = KnownBad()
+        self._unproven: OrderedDict[bytes, Delta] = OrderedDict()
+        self._stored: set[bytes] = set()
+        self._disturbed: set[str] = set()
+
+    @property
+    def trust(self) -> TrustDocument:
+        """The trust document in force; the pin where there is none."""
+        return self.chain.newest
 
     @property
     def fleet(self) -> str:
@@ -77,10 +95,21 @@ class Peer:
     # --- what is held ------------------------------------------------------------------------------------------------
 
     def desired(self, topic: Topic) -> bytes | None:
-        """Return what the broker should retain on a topic as far as this peer knows; None where it knows nothing."""
+        """Return what the broker should retain on a topic as far as this peer knows; None where it knows nothing.
+
+        A delta that was read on the word of an index is proven before it is returned.
+        """
+        if isinstance(topic, KeyTopic):
+            while (register := self.registers.winner(topic.scope, topic.key)) is not None:
+                if self.is_proven(register.delta) or self.prove(register.delta):
+                    return register.delta.raw
+            return None
+        return self._known(topic)
+
+    def _known(self, topic: Topic) -> bytes | None:
         match topic:
-            case TrustTopic(None):
-                return self.trust.raw or None
+            case TrustTopic(version):
+                return self.chain.raw(version)
             case KeyTopic(scope, key):
                 register = self.registers.winner(scope, key)
                 return None if register is None else register.delta.raw
@@ -90,31 +119,44 @@ class Peer:
             case SegmentTopic(scope, kid, n):
                 head = self.heads.get((scope, kid))
                 return None if head is None else head.segments.get(n)
+            case FloorTopic(scope):
+                floor = self.floors.greatest(scope)
+                return None if floor is None else floor.raw
+            case FloorSegmentTopic(scope, name):
+                return self.floors.part(scope, name)
         return None
 
     def topics_of(self, scope: str) -> tuple[str, ...]:
         """Return every topic of a scope on which the broker should retain something that is held here."""
         wanted: list[Topic] = [KeyTopic(scope, key) for key in self.registers.winners(scope)]
-        for (of, kid), head in self.heads.items():
-            if of == scope and head.index is not None:
+        for kid, head in self.heads.within(scope):
+            if head.index is not None:
                 wanted.append(IndexTopic(scope, kid))
                 wanted += [SegmentTopic(scope, kid, n) for n in head.segments]
+        if self.floors.greatest(scope) is not None:
+            wanted.append(FloorTopic(scope))
+            wanted += [FloorSegmentTopic(scope, name) for name in self.floors.parts(scope)]
         return tuple(self.topics.format(topic) for topic in wanted)
 
     def head(self, scope: str, kid: str) -> Head:
         """Return a writer's head in a scope, empty where nothing is held."""
-        return self.heads.setdefault((scope, kid), Head())
+        return self.heads.of(scope, kid)
+
+    def take_disturbed(self) -> frozenset[str]:
+        """Return, once, the scopes in which something became void other than by trust: they are to be fetched again."""
+        disturbed, self._disturbed = frozenset(self._disturbed), set()
+        return disturbed
 
     # --- receiving ---------------------------------------------------------------------------------------------------
 
     def receive(self, topic: Topic, payload: bytes, way: Way) -> Standing:
         """Merge the payload of a topic and return how it compares."""
-        if payload and self.desired(topic) == payload:
+        if payload and self._known(topic) == payload:
             return Standing.CURRENT
         known_bad = self._bad.get(self._fingerprint(topic, payload))
         if known_bad is not None:
             self._emit(Rejected(self.topics.format(topic), *known_bad))
-            return self._compare(topic, payload)
+            return self._compare(topic, payload, known_bad[0])
         try:
             return self._receive_fresh(topic, payload, way)
         except NewerVersionError as error:
@@ -130,123 +172,283 @@ class Peer:
 
     def _reject(self, topic: Topic, payload: bytes, reason: str, kid: str = "") -> Standing:
         """Count it, remember it (a flood of it costs a hash each), and return how the topic stands."""
-        self._bad[self._fingerprint(topic, payload)] = (reason, kid)
-        if len(self._bad) > MAX_KNOWN_BAD:
-            self._bad.popitem(last=False)
+        self._bad.put(self._fingerprint(topic, payload), reason, kid)
         self._emit(Rejected(self.topics.format(topic), reason, kid))
-        return self._compare(topic, payload)
+        return self._compare(topic, payload, reason)
 
     def _receive_fresh(self, topic: Topic, payload: bytes, way: Way) -> Standing:
         if not payload:
             return self._reject(topic, payload, "empty")
         match topic:
             case TrustTopic():
-                return self._receive_trust(topic, payload)
+                return self._receive_trust(topic, payload, way)
             case KeyTopic(scope, key):
                 return self._receive_delta(topic, payload, scope, key, way)
             case IndexTopic(scope, kid):
                 return self._receive_index(topic, payload, scope, kid, way)
             case SegmentTopic(scope, kid, n):
                 return self._receive_segment(topic, payload, scope, kid, n)
+            case FloorTopic(scope):
+                return self._receive_floor(topic, payload, scope, way)
+            case FloorSegmentTopic(scope, name):
+                return self._receive_floor_part(topic, payload, scope, name, way)
         return Standing.ALONE
 
-    def _compare(self, topic: Topic, payload: bytes) -> Standing:
-        desired = self.desired(topic)
-        if desired is None:
-            return Standing.ALONE
-        return Standing.CURRENT if desired == payload else Standing.WORSE
+    def _compare(self, topic: Topic, payload: bytes, reason: str = "") -> Standing:
+        known = self._known(topic)
+        if known is None:
+            return Standing.COMPACTED if reason == "below-floor" else Standing.ALONE
+        return Standing.CURRENT if known == payload else Standing.WORSE
 
     def _hold(self, topic: Topic, payload: bytes, way: Way, reason: str) -> Standing:
-        key = self._fingerprint(topic, payload)
-        if key not in self._held:
-            self._held[key] = (topic, payload, way)
+        if self._held.put(self._fingerprint(topic, payload), Held(topic, payload, way, reason)):
             self._emit(HeldBack(self.topics.format(topic), reason))
-        if len(self._held) > MAX_HELD:
-            self._held.popitem(last=False)
         return Standing.ALONE
+
+    def _refused(self, topic: Topic, payload: bytes, kid: str, judgement: Judgement, way: Way) -> Standing | None:
+        """Hold or reject what its judgement does not let in; None where it is valid."""
+        if judgement.verdict is Verdict.HELD or self.trust.is_pin:
+            return self._hold(topic, payload, way, "no-trust" if self.trust.is_pin else judgement.reason)
+        if judgement.verdict is Verdict.VOID:
+            return self._reject(topic, payload, judgement.reason, kid)
+        return None
+
+    def _receive_held(self, held: tuple[Held, ...]) -> None:
+        for one in held:
+            self.receive(one.topic, one.payload, one.way)
 
     # --- trust -------------------------------------------------------------------------------------------------------
 
-    def _receive_trust(self, topic: TrustTopic, payload: bytes) -> Standing:
-        received = follow(self.trust, payload)
+    def _receive_trust(self, topic: TrustTopic, payload: bytes, way: Way) -> Standing:
+        before = self.trust
+        try:
+            received = self.chain.follow(topic, payload)
+        except ChainMissingError:
+            return self._hold(topic, payload, way, "chain-missing")
+        if received is None:
+            return Standing.ALONE
+        if self.chain.holds(received):
+            # The same document with other cosignatures: enough of them, so no damage.
+            return Standing.CURRENT
+        if received.version == before.version:
+            first, second = sorted((received.digest.hex(), before.digest.hex()), reverse=True)
+            self._emit(TrustQuarrel(received.version, first, second))
+        if received.order < before.order:
+            return self._reject(topic, payload, "untrusted")
         self.adopt_trust(received)
         return self._compare(topic, payload)
 
     def adopt_trust(self, document: TrustDocument, *, stored: bool = False) -> None:
         """Put a document in force: stored durably first, then everything is judged anew."""
         if not stored:
-            self._emit(Persist((TrustRow(document.version, document.digest, document.raw),), durable=True))
-        self.trust = document
+            self._emit(Persist((self.chain.row(document),), self.chain.displaced(document), durable=True))
+        self.chain.adopt(document)
         self._bad.clear()
-        dropped = self.registers.rejudge(lambda delta: judge(delta, document).verdict is Verdict.VALID)
-        if dropped:
-            self._emit(Persist(drop=tuple(_row(delta) for delta in dropped)))
-        for head in self.heads.values():
+        floors = self.floors.rejudge(lambda floor: judge_floor(floor, document).verdict is Verdict.VALID)
+        self._drop([floor_row(floor) for floor in floors])
+        for (scope, kid), head in self.heads.items():
             if head.index is not None and judge_index(head.index, document).verdict is not Verdict.VALID:
-                head.index, head.segments = None, {}
-        self._emit(TrustChanged(document.version, document.gen, len(dropped)))
-        held, self._held = self._held, OrderedDict()
-        for topic, payload, way in held.values():
-            self.receive(topic, payload, way)
+                self._clear_head(scope, kid, head)
+        voided = self._rejudge(None)
+        self._emit(TrustChanged(document.version, document.gen, voided))
+        self._receive_held(self._held.take())
+        self._read_again(None)
+
+    def _clear_head(self, scope: str, kid: str, head: Head) -> None:
+        # The index in force now may have a lower counter: its row would lose against the void one's.
+        index = head.index
+        rows: list[Row] = [SegmentRow(scope, kid, n, b"") for n in head.clear()]
+        if index is not None:
+            rows.append(index_row(index))
+        self.large.pop((scope, kid), None)
+        self._drop(rows)
+
+    def _drop(self, rows: list[Row]) -> None:
+        if rows:
+            self._emit(Persist(drop=tuple(rows)))
+
+    def _rejudge(self, scopes: tuple[str, ...] | None) -> int:
+        """Judge anew what is held, of *scopes* or all; return how many deltas became void."""
+        document, mark = self.trust, self.floors.mark
+        dropped = self.registers.rejudge(lambda one: not _is_void(judge(one, document, mark(one.scope))), scopes)
+        for delta in dropped:
+            self._unproven.pop(delta.stamp.digest, None)
+            self._stored.discard(delta.stamp.digest)
+        self._drop([delta_row(delta) for delta in dropped])
+        return len(dropped)
+
+    def _read_again(self, scope: str | None) -> None:
+        """Read the segments that are held once more: what was void in them may be valid now."""
+        for (of, kid), head in tuple(self.heads.items()):
+            if scope in (None, of):
+                for n, payload in tuple(head.segments.items()):
+                    self._read_segment(of, kid, n, payload, "segment")
+
+    def wanted_versions(self) -> tuple[int, ...]:
+        """Return the next steps of the trust chain, where one is held that can't be followed without them."""
+        held = self._held.waiting_for("chain-missing")
+        return self.chain.steps_to([one.payload for one in held])
 
     def release_held(self) -> tuple[str, ...]:
         """Judge what waited for a trust document that nobody has: void. Return the topics to compare again."""
-        waited = [(topic, payload) for topic, payload, _ in self._held.values()]
-        topics: list[str] = []
-        for topic, payload in waited:
-            if self._waits_for_trust(topic, payload):
-                self._held.pop(self._fingerprint(topic, payload), None)
-                self._reject(topic, payload, "unknown-writer")
-                topics.append(self.topics.format(topic))
-        return tuple(topics)
+        if self.trust.is_pin:
+            return ()
+        released = []
+        for one in self._held.take(WAITS_FOR_TRUST):
+            reason = self._reason_as_is(one.topic, one.payload)
+            if reason in ("gen-ahead", "floor-incomplete"):
+                self._held.put(self._fingerprint(one.topic, one.payload), Held(one.topic, one.payload, one.way, reason))
+            elif reason:
+                self._reject(one.topic, one.payload, reason)
+                released.append(self.topics.format(one.topic))
+        return tuple(released)
 
-    def _waits_for_trust(self, topic: Topic, payload: bytes) -> bool:
+    def _reason_as_is(self, topic: Topic, payload: bytes) -> str:
+        """Return why something is void or held under the trust document that is here, whatever later one it names."""
         try:
-            if isinstance(topic, KeyTopic):
-                return read_delta(payload, self.trust)[1].reason == "trust-behind"
-            return isinstance(topic, IndexTopic) and read_index(payload, self.trust)[1].reason == "trust-behind"
-        except RejectedError:
-            return True
+            match topic:
+                case KeyTopic(scope):
+                    delta = read_delta(payload, self.trust)[0]
+                    return judge(delta, self.trust, self.floors.mark(scope), chain_asked=True).reason
+                case IndexTopic():
+                    return judge_index(read_index(payload, self.trust)[0], self.trust, chain_asked=True).reason
+                case FloorTopic():
+                    return judge_floor(read_floor(payload, self.trust)[0], self.trust, chain_asked=True).reason
+            return "untrusted"
+        except RejectedError as error:
+            return error.reason
 
     # --- deltas ------------------------------------------------------------------------------------------------------
 
     def _receive_delta(self, topic: KeyTopic, payload: bytes, scope: str, key: str, way: Way) -> Standing:
-        delta, judgement = read_delta(payload, self.trust)
+        held = self.registers.delta(scope, claimed_digest("delta", self.fleet, payload))
+        if held is not None and held.raw == payload and held.assignment(key) is not None:
+            self._emit(Merged(held, "duplicate", way))
+            return self._compare(topic, payload)
+        delta, judgement = read_delta(payload, self.trust, self.floors.mark)
         if delta.scope != scope or delta.assignment(key) is None:
             return self._reject(topic, payload, "wrong-topic", delta.stamp.kid)
-        if judgement.verdict is Verdict.HELD or self.trust.is_pin:
-            return self._hold(topic, payload, way, judgement.reason or "no-trust")
-        if judgement.verdict is Verdict.VOID:
-            return self._reject(topic, payload, judgement.reason, delta.stamp.kid)
+        refused = self._refused(topic, payload, delta.stamp.kid, judgement, way)
+        if refused is not None:
+            return refused
         self.merge(delta, way)
+        winner = self.registers.winner(scope, key)
+        if winner is not None and winner.delta.stamp == delta.stamp:
+            # Its writer signed the same bytes twice: other signatures over one digest are no damage.
+            return Standing.CURRENT
         return self._compare(topic, payload)
 
     def merge(self, delta: Delta, way: Way) -> Outcome:
         """Merge a delta that was found valid, and have it stored when it is kept."""
         outcome = self.registers.offer(delta)
+        if outcome is Outcome.DUPLICATE:
+            outcome = self._replace_unproven(delta)
         if outcome is not Outcome.DUPLICATE and way != "replica":
-            put = (_row(delta),) if self.registers.delta(delta.scope, delta.stamp.digest) is delta else ()
-            drop = tuple(_row(one) for one in self.registers.take_forgotten() if one is not delta)
+            put = (delta_row(delta),) if self.registers.delta(delta.scope, delta.stamp.digest) is delta else ()
+            drop = tuple(delta_row(one) for one in self.registers.take_forgotten() if one is not delta)
             if put or drop:
                 self._emit(Persist(put, drop))
-        self._emit(Merged(delta, outcome.value, way))
+        self._emit_merged(delta, outcome, way)
         return outcome
 
-    def merge_raw(self, payload: bytes, scope: str, kid: str, way: Way) -> Judgement | None:
-        """Merge a delta that stands in a writer's segment; None where it is no delta of that writer and scope."""
+    def _replace_unproven(self, delta: Delta) -> Outcome:
+        """A proven copy arrived of a delta that is held: it proves the held one, or takes its place."""
+        held = self._unproven.get(delta.stamp.digest)
+        if held is not None and held.raw == delta.raw:
+            self._accept_proof(held)
+        elif held is not None and not self.prove(held):
+            return self.registers.offer(delta)
+        return Outcome.DUPLICATE
+
+    def _emit_merged(self, delta: Delta, outcome: Outcome, way: Way) -> None:
+        self._emit(Merged(delta, outcome.value, way))
+        if outcome is Outcome.DUPLICATE:
+            return
+        for conflict in self.conflicts.note(delta, self.registers):
+            if way != "replica":
+                self._emit(conflict)
+
+    # --- deltas that were read on the word of their writer's index ---------------------------------------------------
+
+    @property
+    def unproven(self) -> int:
+        """How many deltas wait for the check of their own signature."""
+        return len(self._unproven)
+
+    def is_proven(self, delta: Delta) -> bool:
+        """Return whether the delta's own signature was checked."""
+        return delta.stamp.digest not in self._unproven
+
+    def prove_some(self, count: int) -> None:
+        """Check the own signatures of up to *count* deltas, and have them stored."""
+        for _ in range(min(count, len(self._unproven))):
+            self.prove(next(iter(self._unproven.values())))
+
+    def prove(self, delta: Delta) -> bool:
+        """Check a delta's own signature: have it stored, or void it and name its writer."""
+        if self.is_proven(delta):
+            return True
         try:
-            delta, judgement = read_delta(payload, self.trust)
+            prove(delta, self.trust)
         except RejectedError as error:
+            del self._unproven[delta.stamp.digest]
+            self.registers.rejudge(lambda one: one is not delta, (delta.scope,))
+            self._bad.put(self._fingerprint(_first_topic(delta), delta.raw), error.reason, delta.stamp.kid)
+            self._emit(Rejected(f"segment of {delta.scope}", error.reason, delta.stamp.kid))
+            self._disturbed.add(delta.scope)
+            return False
+        self._accept_proof(delta)
+        return True
+
+    def _accept_proof(self, delta: Delta) -> None:
+        digest = delta.stamp.digest
+        del self._unproven[digest]
+        if digest in self._stored:
+            self._stored.discard(digest)
+        elif self.registers.delta(delta.scope, digest) is not None:
+            self._emit(Persist((delta_row(delta),)))
+
+    def is_stored_unproven(self, scope: str, digest: bytes, raw: bytes) -> bool:
+        """Take note that the replica has a row of an unproven delta; return False where it is not these bytes' one."""
+        held = self._unproven.get(digest)
+        if held is None or held.raw != raw or held.scope != scope:
+            return False
+        self._stored.add(digest)
+        return True
+
+    def _read_segment(self, scope: str, kid: str, n: int, payload: bytes, way: Way) -> None:
+        """Merge what a segment carries; the index vouches for its bytes, so signatures are checked later."""
+        segment: Segment = parse_segment(payload)
+        listed = [self._read_inline(bytes(raw), scope, kid, way) for raw in segment.deltas]
+        listed += [bytes.fromhex(ref.digest) for ref in segment.large]
+        self.head(scope, kid).listed[n] = tuple(listed)
+        if segment.large:
+            self.large.setdefault((scope, kid), {}).update({ref.digest: ref for ref in segment.large})
+
+    def _read_inline(self, payload: bytes, scope: str, kid: str, way: Way) -> bytes:
+        digest = claimed_digest("delta", self.fleet, payload)
+        held = self.registers.delta(scope, digest)
+        if held is None or held.raw != payload:
+            self._merge_unproven(payload, scope, kid, way)
+        return digest
+
+    def _merge_unproven(self, payload: bytes, scope: str, kid: str, way: Way) -> None:
+        try:
+            _, delta = parse_delta(payload, self.fleet)
+        except MalformedError as error:
             self._emit(Rejected(f"segment of {scope}", error.reason, kid))
-            return None
-        if delta.scope != scope or (kid and delta.stamp.kid != kid):
+            return
+        if delta.scope != scope or delta.stamp.kid != kid:
             self._emit(Rejected(f"segment of {scope}", "wrong-topic", kid))
-            return None
-        if judgement.verdict is Verdict.VALID:
-            self.merge(delta, way)
-        elif judgement.verdict is Verdict.HELD:
-            self._hold(KeyTopic(scope, delta.body.assign[0].key), payload, way, judgement.reason)
-        return judgement
+            return
+        judgement = judge(delta, self.trust, self.floors.mark(scope))
+        if judgement.verdict is Verdict.HELD:
+            self._hold(_first_topic(delta), payload, way, judgement.reason)
+        elif judgement.verdict is Verdict.VALID and not self._bad.get(self._fingerprint(_first_topic(delta), payload)):
+            outcome = self.registers.offer(delta)
+            if outcome is not Outcome.DUPLICATE:
+                self._unproven[delta.stamp.digest] = delta
+            self._emit_merged(delta, outcome, way)
 
     # --- heads -------------------------------------------------------------------------------------------------------
 
@@ -254,10 +456,9 @@ class Peer:
         index, judgement = read_index(payload, self.trust)
         if index.body.scope != scope or index.kid != kid:
             return self._reject(topic, payload, "wrong-topic", index.kid)
-        if judgement.verdict is Verdict.HELD or self.trust.is_pin:
-            return self._hold(topic, payload, way, judgement.reason or "no-trust")
-        if judgement.verdict is Verdict.VOID:
-            return self._reject(topic, payload, judgement.reason, kid)
+        refused = self._refused(topic, payload, kid, judgement, way)
+        if refused is not None:
+            return refused
         self._adopt_index(index, way)
         return self._compare(topic, payload)
 
@@ -266,58 +467,110 @@ class Peer:
         head = self.head(scope, kid)
         if head.index is not None and head.index.order >= index.order:
             return
-        head.index = index
-        wanted = {ref.n: ref.digest for ref in index.body.segments}
-        at_hand = {**head.pending, **head.segments}
-        stale = tuple(n for n in head.segments if n not in wanted)
-        head.segments, pending = {}, head.pending
-        head.pending = {}
+        adoption = head.adopt(index)
         if way != "replica":
-            row = IndexRow(scope, kid, index.body.counter, index.digest, index.raw)
-            self._emit(Persist((row,), tuple(SegmentRow(scope, kid, n, b"") for n in stale)))
-        for n, digest in wanted.items():
-            for candidate in (at_hand.get(n), pending.get(n)):
-                if candidate is not None and segment_digest(candidate) == digest:
-                    self.take_segment(scope, kid, n, candidate, way)
-                    break
-        if (
-            kid == self.own_kid
-            and index.body.counter > self.signed_counter.get(scope, 0)
-            and way not in ("own", "replica")
-        ):
-            self._emit(ForeignHead(scope, index.body.counter))
+            dropped = tuple(SegmentRow(scope, kid, n, b"") for n in adoption.dropped)
+            self._emit(Persist((index_row(index),), dropped))
+        for n, payload in adoption.fresh:
+            try:
+                self.take_segment(scope, kid, n, payload, way)
+            except MalformedError as error:
+                self._emit(Rejected(f"segment of {scope}", error.reason, kid))
+        if kid == self.own_kid and way not in ("own", "replica"):
+            self._check_own_head(scope, index.body.counter)
+
+    def _check_own_head(self, scope: str, counter: int) -> None:
+        # The first one that a process meets is what it goes on from: after a crash it may be newer than our replica.
+        if counter > self.signed_counter.setdefault(scope, counter):
+            self.signed_counter[scope] = counter
+            self._emit(ForeignHead(scope, counter))
 
     def _receive_segment(self, topic: SegmentTopic, payload: bytes, scope: str, kid: str, n: int) -> Standing:
-        parse_segment(payload)
         writer = self.trust.writer(kid)
         if writer is None or not writer.touches(scope):
             return self._reject(topic, payload, "unknown-writer", kid)
+        parse_segment(payload)
         head = self.head(scope, kid)
-        wanted = {} if head.index is None else {ref.n: ref.digest for ref in head.index.body.segments}
-        if wanted.get(n) == segment_digest(payload):
+        if head.names(n, payload):
             self.take_segment(scope, kid, n, payload, "segment")
             return self._compare(topic, payload)
-        # A segment goes out before the index that names it: keep the latest until that comes. It is no damage either:
-        # a writer's next index may already rest on it.
-        head.pending[n] = payload
-        while len(head.pending) > MAX_PENDING:
-            del head.pending[next(iter(head.pending))]
+        # It is no damage yet: a writer's next index may rest on it.
+        head.wait(n, payload)
         return Standing.ALONE if head.segments.get(n) is None else Standing.WORSE
 
     def take_segment(self, scope: str, kid: str, n: int, payload: bytes, way: Way) -> None:
-        """Hold a segment that the index in force names by digest, and merge its deltas."""
-        segment: Segment = parse_segment(payload)
+        """Hold a segment that the index in force names by digest, and merge its deltas.
+
+        Raises:
+            MalformedError: its writer vouches for something that is no segment.
+        """
+        parse_segment(payload)
         self.head(scope, kid).segments[n] = payload
         if way != "replica":
             self._emit(Persist((SegmentRow(scope, kid, n, payload),)))
-        for raw in segment.deltas:
-            self.merge_raw(
-                bytes(raw), scope, kid, "own" if way == "own" else "replica" if way == "replica" else "segment"
-            )
-        refs = {(ref.digest, ref.key) for ref in segment.large}
-        if refs:
-            self.large.setdefault((scope, kid), set()).update(refs)
+        self._read_segment(scope, kid, n, payload, way if way in ("own", "replica") else "segment")
+
+    # --- floors ------------------------------------------------------------------------------------------------------
+
+    def _receive_floor(self, topic: FloorTopic, payload: bytes, scope: str, way: Way) -> Standing:
+        floor, judgement = read_floor(payload, self.trust)
+        if floor.body.scope != scope:
+            return self._reject(topic, payload, "wrong-topic", floor.kid)
+        refused = self._refused(topic, payload, floor.kid, judgement, way)
+        if refused is not None:
+            return refused
+        before = self.floors.mark(scope)
+        if self.floors.offer(floor):
+            if way != "replica":
+                self._emit(Persist((floor_row(floor),), durable=True))
+            if self.floors.mark(scope) != before:
+                self._on_floor(scope)
+        return self._compare(topic, payload)
+
+    def _receive_floor_part(
+        self, topic: FloorSegmentTopic, payload: bytes, scope: str, name: str, way: Way
+    ) -> Standing:
+        if name not in self.floors.missing(scope):
+            return self._compare(topic, payload)
+        if short_hash(payload) != name:
+            return self._reject(topic, payload, "wrong-topic")
+        self.floors.take_part(scope, name, parse_floor_segment(payload), payload)
+        if way != "replica":
+            self._emit(Persist((FloorSegmentRow(scope, name, payload),), durable=True))
+        self._on_floor(scope)
+        return Standing.CURRENT
+
+    def _on_floor(self, scope: str) -> None:
+        """Judge a scope anew, for its floors say something else."""
+        self._bad.clear()
+        voided = self._rejudge((scope,))
+        mark = self.floors.mark(scope)
+        self._emit(FloorRaised(scope, mark.gen, mark.epoch, voided))
+        self._receive_held(self._held.take(("floor-incomplete",)))
+        self._read_again(scope)
+        self._disturbed.add(scope)
 
 
-def _row(delta: Delta) -> DeltaRow:
+def _is_void(judgement: Judgement) -> bool:
+    # What was valid and is only held now (the list of a greater floor is not all here) is neither stored anew nor
+    # dropped.
+    return judgement.verdict is not Verdict.VALID and judgement.reason != "floor-incomplete"
+
+
+def _first_topic(delta: Delta) -> KeyTopic:
+    return KeyTopic(delta.scope, delta.body.assign[0].key)
+
+
+def delta_row(delta: Delta) -> DeltaRow:
+    """Return the row of a delta."""
     return DeltaRow(delta.scope, delta.stamp.digest, delta.raw)
+
+
+def index_row(index: Index) -> IndexRow:
+    """Return the row of an index."""
+    return IndexRow(index.body.scope, index.kid, index.body.counter, index.digest, index.raw)
+
+
+def floor_row(floor: Floor) -> FloorRow:
+    """Return the row of a floor."""
+    return FloorRow(floor.body.scope, floor.kid, floor.body.gen, floor.body.epoch, floor.digest, floor.raw)

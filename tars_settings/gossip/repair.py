@@ -123,6 +123,11 @@ class Repairer:
             topics.append(top[1])
         return tuple(topics)
 
+    def is_open(self, topic: str) -> bool:
+        """Return whether the topic is suspected, or waits for the probe that decides."""
+        case = self._cases.get(topic)
+        return case is not None and (case.probing or case.due_s is not None)
+
     def is_probing(self, topic: str) -> bool:
         """Return whether the topic waits for the probe that decides."""
         case = self._cases.get(topic)

@@ -29,7 +29,7 @@ from tars_settings.errors import (
     TarsSettingsError,
 )
 from tars_settings.gossip.effects import Effect, Persist, Push, Stage
-from tars_settings.gossip.log import build, lacks_own
+from tars_settings.gossip.log import build, is_behind
 from tars_settings.gossip.peer import Peer
 from tars_settings.trust.document import Writer
 from tars_settings.trust.keys import SigningKey
@@ -47,6 +47,7 @@ class _Flight(msgspec.Struct):
     unread: set[str]
     refused: str = ""
     accepted: bool = False
+    cut: bool = False
     tries: int = 0
 
 
@@ -145,7 +146,8 @@ class Writing:
             raise EpochExhaustedError(
                 f"the epochs of {push.scope} are exhausted; a holder of the root key must raise gen"
             )
-        if not push.force and seen - self._trodden(push.scope, seen) > MAX_EPOCH_JUMP:
+        is_leap = seen > MAX_EPOCH_JUMP and seen - self._trodden(push.scope, seen) > MAX_EPOCH_JUMP
+        if is_leap and not push.force:
             raise EpochExhaustedError(
                 f"{push.scope} jumped to epoch {seen}, which nobody reached in steps; "
                 "check who wrote it before you follow (force=True), or have the root raise gen"
@@ -153,20 +155,29 @@ class Writing:
         return seen + 1
 
     def _highest_seen(self, scope: str) -> int:
-        """Return the highest epoch of the gen in force: of valid deltas, of heads, and of the own mark."""
+        """Return the highest epoch of the gen in force: of valid deltas, own head, floor, and own mark.
+
+        Never of another writer's head: whoever may write one key could raise the epochs of all by hearsay.
+        """
         gen = self._peer.trust.gen
-        marks = [self._peer.registers.highest(scope), self.marks.get(scope, (0, 0))]
-        for (of, _), head in self._peer.heads.items():
-            if of == scope and head.index is not None:
-                marks.append((head.index.body.gen, head.index.body.epoch))
+        marks = [self._peer.registers.highest(scope), self.marks.get(scope, (0, 0)), *self._vouched(scope)]
         return max((epoch for of_gen, epoch in marks if of_gen == gen), default=0)
 
+    def _vouched(self, scope: str) -> list[tuple[int, int]]:
+        """Return (gen, epoch) of the floor and of the own index."""
+        floor = self._peer.floors.greatest(scope)
+        index = self._peer.head(scope, self._signer.kid).index
+        found = [] if floor is None else [(floor.body.gen, floor.body.epoch)]
+        return found if index is None else [*found, (index.body.gen, index.body.epoch)]
+
     def _trodden(self, scope: str, seen: int) -> int:
-        """Return the highest epoch below *seen* that is vouched for otherwise: an older delta, or the own mark."""
+        """Return the highest epoch below *seen* that is vouched for otherwise: an older delta, floor or own mark."""
         gen = self._peer.trust.gen
-        below = [
-            d.stamp.epoch for d in self._peer.registers.deltas(scope) if d.stamp.gen == gen and d.stamp.epoch < seen
-        ]
+        marks = [(delta.stamp.gen, delta.stamp.epoch) for delta in self._peer.registers.deltas(scope)]
+        floor = self._peer.floors.greatest(scope)
+        if floor is not None:
+            marks.append((floor.body.gen, floor.body.epoch))
+        below = [epoch for of_gen, epoch in marks if of_gen == gen and epoch < seen]
         own_gen, own = self.marks.get(scope, (0, 0))
         return max([*below, own if own_gen == gen else 0], default=0)
 
@@ -289,7 +300,7 @@ class Writing:
     def restore(self, row: OutboxRow) -> None:
         """Take back, from the replica, a delta whose publication was not finished."""
         try:
-            delta, judgement = read_delta(row.raw, self._peer.trust)
+            delta, judgement = read_delta(row.raw, self._peer.trust, self._peer.floors.mark)
         except RejectedError:
             self._emit(Persist(drop=(row,)))
             return
@@ -309,21 +320,41 @@ class Writing:
         for row in unjudged:
             self.restore(row)
 
+    def on_session_down(self) -> None:
+        """What was on its way may or may not have arrived: it is sent again when the scope was caught up."""
+        for flight in self._flights.values():
+            flight.cut = True
+
+    def on_voided(self) -> None:
+        """End the pushes whose delta is void now: below a floor, or under another trust document."""
+        for delta in tuple(self._outbox.values()):
+            if self._peer.registers.delta(delta.scope, delta.stamp.digest) is None and not self._is_beaten(delta):
+                flight = self._flights.get(delta.stamp.digest)
+                if flight is not None:
+                    self._end(flight, "superseded", "void under the trust document and floor in force: push it again")
+                self._clear(delta)
+
     def resume(self, scope: str) -> None:
         """Send again what was not finished, once the scope was caught up; and the head when it lacks own winners."""
         for digest, delta in list(self._outbox.items()):
-            if delta.scope != scope:
-                continue
-            if not self._wins(delta):
-                flight = self._flights.get(digest)
-                if flight is not None:
-                    self._end(flight, "superseded", "a greater delta arrived while the connection was down")
-                self._clear(delta)
-            else:
-                held = self._flights.get(digest)
-                self._publish(delta, None if held is None else held.ref)
-        if lacks_own(self._peer, scope, self._signer.kid) and self._is_active():
+            held = self._flights.get(digest)
+            if delta.scope == scope and (held is None or held.cut):
+                self._send_again(delta, held)
+        if self._is_active() and is_behind(self._peer, scope, self._signer.kid):
             self.publish_head(scope)
+
+    def _send_again(self, delta: Delta, flight: _Flight | None) -> None:
+        if self._wins(delta):
+            self._publish(delta, None if flight is None else flight.ref)
+            return
+        if flight is not None:
+            self._end(flight, "superseded", "a greater delta arrived while the connection was down")
+        self._clear(delta)
+
+    def _is_beaten(self, delta: Delta) -> bool:
+        """Return whether greater deltas hold all of its keys: then it may have been forgotten, and is not void."""
+        winners = (self._peer.registers.winner(delta.scope, item.key) for item in delta.body.assign)
+        return all(held is not None and held.delta.stamp > delta.stamp for held in winners)
 
     def _is_active(self) -> bool:
         writer = self._peer.trust.writer(self._signer.kid)

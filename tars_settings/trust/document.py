@@ -14,9 +14,9 @@ import msgspec
 from tars_settings.core.names import is_scope, is_service
 from tars_settings.core.stamp import MAX_EPOCH, MAX_GEN
 from tars_settings.core.wire import Envelope, HexDigest, decode_canonical, decode_envelope, digest_of, pae
-from tars_settings.errors import MalformedError, UntrustedError
+from tars_settings.errors import ChainMissingError, MalformedError, UntrustedError
 from tars_settings.trust.envelope import signers
-from tars_settings.trust.grants import covers, is_grant, touches
+from tars_settings.trust.grants import covers, covers_scope, is_grant, touches
 from tars_settings.trust.keys import fleet_id, kid_of
 
 MAX_VERSION: Final = 2**31
@@ -44,6 +44,10 @@ class Writer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     def may_write(self, scope: str, key: str) -> bool:
         """Return whether a grant covers the key."""
         return any(covers(grant, scope, key) for grant in self.grants)
+
+    def may_compact(self, scope: str) -> bool:
+        """Return whether a grant covers the whole scope: only then a floor of this writer counts."""
+        return any(covers_scope(grant, scope) for grant in self.grants)
 
     def touches(self, scope: str) -> bool:
         """Return whether a grant covers anything in the scope."""
@@ -135,6 +139,7 @@ def follow(held: TrustDocument, payload: bytes) -> TrustDocument:
 
     Raises:
         MalformedError: not of the form of a trust document.
+        ChainMissingError: its own roots signed it and too few of the held ones, and versions lie between.
         UntrustedError: not signed by the threshold of the held roots and of its own, or older than the held one.
     """
     envelope = decode_envelope(payload)
@@ -145,6 +150,15 @@ def follow(held: TrustDocument, payload: bytes) -> TrustDocument:
     if not held.is_pin:
         _check_succession(held, received)
     return received
+
+
+def version_of(payload: bytes, fleet: str) -> tuple[int, bytes]:
+    """Return (version, digest) that a trust document claims, form checked, signatures not.
+
+    Raises:
+        MalformedError: not of the form of a trust document.
+    """
+    return _parse(fleet, decode_envelope(payload), payload).order
 
 
 def _parse(fleet: str, envelope: Envelope, payload: bytes) -> TrustDocument:
@@ -170,11 +184,13 @@ def _check_form(body: TrustBody) -> None:
 
 
 def _check_signed(held: TrustDocument, received: TrustDocument, envelope: Envelope) -> None:
-    for document in (held, received):
+    for document in (received, held):
         roots = {kid_of(public): public for public in document.body.roots}
         got = len(signers(envelope, "trust", held.fleet, roots))
         if got < document.body.threshold:
-            raise UntrustedError(
+            has_steps = document is held and received.version > held.version + 1
+            kind = ChainMissingError if has_steps else UntrustedError
+            raise kind(
                 f"trust document {received.version} carries {got} of {document.body.threshold} signatures "
                 f"that the roots of version {document.version} demand"
             )

@@ -55,5 +55,14 @@ def touches(grant: str, scope: str) -> bool:
     return not at or (wanted.instance is not None and _fits(instances, wanted.instance))
 
 
+def covers_scope(grant: str, scope: str) -> bool:
+    """Return whether the grant covers every key of a scope.
+
+    >>> covers_scope("audio-*", "audio-out"), covers_scope("llm.model", "llm"), covers_scope("llm.*", "llm")
+    (True, False, True)
+    """
+    return touches(grant, scope) and all(part == "*" for part in grant.split(".")[1:2]) and grant.count(".") < 2
+
+
 def _fits(pattern: str, name: str) -> bool:
     return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern

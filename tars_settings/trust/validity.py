@@ -7,12 +7,16 @@ bound on epochs diverged in 300 runs of 300). What cannot be judged yet is *held
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
 from tars_settings.core.delta import Delta, parse_delta
+from tars_settings.core.floor import Floor, FloorMark, floor_of
 from tars_settings.core.head import Index, index_of
-from tars_settings.core.wire import Envelope, decode_envelope
+from tars_settings.core.wire import Envelope, Purpose, decode_single, digest_of, pae
+from tars_settings.errors import BadSignatureError
 from tars_settings.trust.document import TrustDocument, Writer
 from tars_settings.trust.envelope import check_signature
 
@@ -33,9 +37,17 @@ class Judgement(msgspec.Struct, frozen=True):
 
 
 VALID = Judgement(Verdict.VALID)
+NO_FLOOR: Final = FloorMark()
+Floors = Callable[[str], FloorMark]
+"""What the floors of a scope say."""
 
 
-def read_delta(payload: bytes, document: TrustDocument) -> tuple[Delta, Judgement]:
+def no_floors(scope: str) -> FloorMark:  # noqa: ARG001 - fits Floors
+    """Return that nothing was compacted."""
+    return NO_FLOOR
+
+
+def read_delta(payload: bytes, document: TrustDocument, floors: Floors = no_floors) -> tuple[Delta, Judgement]:
     """Return the delta in *payload* and the verdict on it, its signature checked where its writer is listed.
 
     Raises:
@@ -44,34 +56,60 @@ def read_delta(payload: bytes, document: TrustDocument) -> tuple[Delta, Judgemen
     """
     envelope, delta = parse_delta(payload, document.fleet)
     writer = document.writer(envelope.kid)
-    if writer is None:
-        return delta, _of_unknown(delta.body.trust, document)
-    check_signature(envelope, "delta", document.fleet, writer.public)
-    return delta, judge(delta, document)
+    if writer is not None:
+        check_signature(envelope, "delta", document.fleet, writer.public)
+    return delta, judge(delta, document, floors(delta.scope))
 
 
-def _of_unknown(named_trust: int, document: TrustDocument) -> Judgement:
-    # A newer document may list the writer: wait for it. Whoever lies about the version is held only until the chain
-    # was asked for, then void (gossip decides when that is).
-    if named_trust > document.version:
-        return Judgement(Verdict.HELD, "trust-behind")
-    return Judgement(Verdict.VOID, "unknown-writer")
+def prove(delta: Delta, document: TrustDocument) -> None:
+    """Check the signature of a delta that was read on the word of its writer's index.
 
-
-def judge(delta: Delta, document: TrustDocument) -> Judgement:
-    """Return the verdict on a delta whose signature was checked before."""
+    Raises:
+        BadSignatureError: its writer did not sign these bytes, or is not listed.
+    """
     writer = document.writer(delta.stamp.kid)
     if writer is None:
-        return _of_unknown(delta.body.trust, document)
-    if delta.stamp.gen > document.gen:
-        return Judgement(Verdict.HELD, "gen-ahead")
+        raise BadSignatureError("the writer is not listed")
+    check_signature(decode_single(delta.raw), "delta", document.fleet, writer.public)
+
+
+def judge(
+    delta: Delta, document: TrustDocument, floor: FloorMark = NO_FLOOR, *, chain_asked: bool = False
+) -> Judgement:
+    """Return the verdict on a delta whose signature was checked before.
+
+    What is void under this document and names a later one is held until *chain_asked*: the later one may list the
+    writer, grant the key or endorse the bytes.
+    """
+    found = _judge(delta, document, floor)
+    return _held_for_trust(found, delta.body.trust, document, chain_asked=chain_asked)
+
+
+def _judge(delta: Delta, document: TrustDocument, floor: FloorMark) -> Judgement:
+    stamp, writer = delta.stamp, document.writer(delta.stamp.kid)
+    if writer is None:
+        return Judgement(Verdict.VOID, "unknown-writer")
     if not all(writer.may_write(delta.scope, item.key) for item in delta.body.assign):
         return Judgement(Verdict.VOID, "not-granted")
-    if writer.status == "active" or document.is_endorsed(delta.stamp.digest):
+    if stamp.gen > document.gen:
+        return Judgement(Verdict.HELD, "gen-ahead")
+    if writer.status != "active" and not document.is_endorsed(stamp.digest):
+        if writer.status == "compromised":
+            return Judgement(Verdict.VOID, "compromised")
+        if not _before_retirement(delta, writer):
+            return Judgement(Verdict.VOID, "retired")
+    fate = floor.fate(stamp.gen, stamp.epoch, stamp.digest)
+    if fate == "lives":
         return VALID
-    if writer.status == "retired":
-        return VALID if _before_retirement(delta, writer) else Judgement(Verdict.VOID, "retired")
-    return Judgement(Verdict.VOID, "compromised")
+    return Judgement(Verdict.VOID, "below-floor") if fate == "void" else Judgement(Verdict.HELD, "floor-incomplete")
+
+
+def _held_for_trust(
+    found: Judgement, named_trust: int, document: TrustDocument, *, chain_asked: bool = False
+) -> Judgement:
+    # Whoever lies about the version is held only until the chain was asked for (gossip decides when that is).
+    is_early = found.verdict is Verdict.VOID and named_trust > document.version and not chain_asked
+    return Judgement(Verdict.HELD, "trust-behind") if is_early else found
 
 
 def _before_retirement(delta: Delta, writer: Writer) -> bool:
@@ -88,27 +126,74 @@ def read_index(payload: bytes, document: TrustDocument) -> tuple[Index, Judgemen
         MalformedError: it is no index.
         BadSignatureError: its writer is listed and did not sign these bytes.
     """
-    envelope: Envelope = decode_envelope(payload)
-    writer = document.writer(envelope.kid)
-    if writer is None:
-        index = index_of(envelope, payload, b"")
-        return index, _of_unknown(index.body.trust, document)
-    digest = check_signature(envelope, "head", document.fleet, writer.public)
+    envelope, digest = _read_signed(payload, "head", document)
     index = index_of(envelope, payload, digest)
     return index, judge_index(index, document)
 
 
-def judge_index(index: Index, document: TrustDocument) -> Judgement:
+def _read_signed(payload: bytes, purpose: Purpose, document: TrustDocument) -> tuple[Envelope, bytes]:
+    envelope = decode_single(payload)
+    writer = document.writer(envelope.kid)
+    if writer is None:
+        return envelope, digest_of(pae(purpose, document.fleet, envelope.kid, bytes(envelope.body)))
+    return envelope, check_signature(envelope, purpose, document.fleet, writer.public)
+
+
+def judge_index(index: Index, document: TrustDocument, *, chain_asked: bool = False) -> Judgement:
     """Return the verdict on an index whose signature was checked before."""
+    found = _judge_index(index, document)
+    return _held_for_trust(found, index.body.trust, document, chain_asked=chain_asked)
+
+
+def _judge_index(index: Index, document: TrustDocument) -> Judgement:
     writer = document.writer(index.kid)
     if writer is None:
-        return _of_unknown(index.body.trust, document)
+        return Judgement(Verdict.VOID, "unknown-writer")
     if not writer.touches(index.body.scope):
         return Judgement(Verdict.VOID, "not-granted")
     if writer.status == "compromised":
         return Judgement(Verdict.VOID, "compromised")
-    if writer.status == "retired":
-        limit = writer.retired.get(index.body.scope)
-        if limit is None or index.body.counter > limit.counter:
-            return Judgement(Verdict.VOID, "retired")
+    if writer.status == "retired" and index.body.counter > retired_counter(writer, index.body.scope):
+        return Judgement(Verdict.VOID, "retired")
     return VALID
+
+
+def retired_counter(writer: Writer, scope: str) -> int:
+    """Return the last index counter of a retired writer that counts in a scope; 0 where none does."""
+    limit = writer.retired.get(scope)
+    return 0 if limit is None else limit.counter
+
+
+def read_floor(payload: bytes, document: TrustDocument) -> tuple[Floor, Judgement]:
+    """Return the floor in *payload* and the verdict on it.
+
+    Raises:
+        MalformedError: it is no floor.
+        BadSignatureError: its writer is listed and did not sign these bytes.
+    """
+    envelope, digest = _read_signed(payload, "floor", document)
+    floor = floor_of(envelope, payload, digest)
+    return floor, judge_floor(floor, document)
+
+
+def judge_floor(floor: Floor, document: TrustDocument, *, chain_asked: bool = False) -> Judgement:
+    """Return the verdict on a floor whose signature was checked before: a grant must cover the whole scope."""
+    found = may_floor(document, floor.kid, floor.body.scope, floor.body.gen, floor.body.epoch)
+    return _held_for_trust(found, floor.body.trust, document, chain_asked=chain_asked)
+
+
+def may_floor(document: TrustDocument, kid: str, scope: str, gen: int, epoch: int) -> Judgement:
+    """Return whether a floor of this writer at (gen, epoch) can count."""
+    writer = document.writer(kid)
+    if writer is None:
+        return Judgement(Verdict.VOID, "unknown-writer")
+    if not writer.may_compact(scope):
+        return Judgement(Verdict.VOID, "not-granted")
+    if gen > document.gen:
+        return Judgement(Verdict.HELD, "gen-ahead")
+    if writer.status == "active":
+        return VALID
+    limit = writer.retired.get(scope) if writer.status == "retired" else None
+    if limit is not None and (gen, epoch) <= (limit.gen, limit.epoch):
+        return VALID
+    return Judgement(Verdict.VOID, writer.status)

@@ -69,14 +69,14 @@ def test_a_head_carries_each_live_delta_once_and_its_own_bytes() -> None:
     assert sorted(listed) == sorted(one.raw for one in deltas)
 
 
-def test_a_large_delta_is_named_by_digest_and_key() -> None:
+def test_a_large_delta_is_named_by_stamp_and_keys() -> None:
     peer = new_peer()
     large = delta(ALICE, 1, set_("big", "x" * 9000))
     peer.merge(large, "own")
     put_in_force(peer, build(peer, SCOPE, ALICE))
     (payload,) = peer.head(SCOPE, ALICE.kid).segments.values()
     (ref,) = parse_segment(payload).large
-    assert (ref.digest, ref.key) == (large.stamp.digest.hex(), "big")
+    assert (ref.stamp(ALICE.kid), ref.keys) == (large.stamp, ("big",))
     assert not lacks_own(peer, SCOPE, ALICE.kid)
 
 
