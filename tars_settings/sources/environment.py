@@ -52,7 +52,13 @@ class Environment(BaseSettings):
     Without ``fleet`` the process belongs to none, and Settings are plain.
     """
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, case_sensitive=True, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        alias_generator=lambda name: PREFIX + name.upper(),
+        populate_by_name=True,
+        case_sensitive=True,
+        frozen=True,
+        extra="forbid",
+    )
 
     broker: str | None = Field(default=None, repr=False)
     fleet: str | None = None
@@ -66,6 +72,7 @@ class Environment(BaseSettings):
     protocol: Literal["auto", "5", "3.1.1"] = "auto"
     repair: Literal["all", "keepers", "off"] = "all"
     repair_delay_s: float = Field(default=5.0, ge=0, le=600)
+    audit_s: float = Field(default=600.0, ge=1, le=86_400)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -236,6 +243,7 @@ _MADE_BY: Final = {
     "protocol": "auto, 5 or 3.1.1",
     "repair": "all, keepers or off",
     "repair_delay_s": "seconds, 0 to 600, that a repair waits for somebody else's at the most",
+    "audit_s": "seconds, 1 to 86400, between comparisons of what is held with what the broker holds",
 }
 _SEAL_KEY_HEADER: Final = "# Seals this host's last known good values. Whoever has it can make them up."
 _cache: Final[dict[str, Any]] = {}
@@ -304,8 +312,7 @@ def _seal_key_file(path: Path, *, create: bool) -> SealKey | None:
         return SealKey.from_text(_key_line(path))
     if not create:
         return None
-    for directory in (path.parent.parent, path.parent):
-        private_dir(directory)
+    private_dir(path.parent)
     made = SealKey(os.urandom(32))
     try:
         write_key(path, f"{_SEAL_KEY_HEADER}\n{made.to_text()}\n")
