@@ -93,6 +93,8 @@ def _names_of_module(tree: ast.Module) -> set[str]:
 def _is_state(node: ast.stmt) -> bool:
     """Whether a statement makes something that could change: a container or an object that is not declared Final."""
     match node:
+        case ast.Assign(targets=[ast.Name(id="__all__")]):
+            return False
         case ast.Assign(value=ast.List() | ast.Dict() | ast.Set() | ast.ListComp() | ast.DictComp() | ast.SetComp()):
             return True
         case ast.Assign(value=ast.Call(func=ast.Name(id="list" | "dict" | "set" | "bytearray" | "defaultdict"))):
