@@ -81,7 +81,7 @@ class Safety:
     def on_effect(self, peer: MeshPeer, effect: Effect) -> None:
         """Check what a peer wants done."""
         match effect:
-            case Persist(put, drop, _):
+            case Persist(put):
                 self._dirty.add(peer.name)
                 for row in put:
                     self._check_row(peer, row)
@@ -186,7 +186,8 @@ class Safety:
     def _check_order(peer: MeshPeer, memory: _Memory, winners: dict[tuple[str, str], Any]) -> None:
         for place, before in memory.stamps.items():
             if place not in winners or winners[place].delta.stamp < before:
-                raise BrokenInvariant("I1", f"{peer.name}: {' '.join(place)} went back")
+                now = winners[place].delta.stamp if place in winners else None
+                raise BrokenInvariant("I1", f"{peer.name}: {' '.join(place)} went back from {before} to {now}")
         for place, register in winners.items():
             stamp = register.delta.stamp
             if register.assignment.unset:
@@ -216,7 +217,7 @@ def _deltas_of(segment: bytes) -> Iterator[bytes]:
         at = end + 1
 
 
-# --- liveness ----------------------------------------------------------------------------------------------------------
+# --- liveness --------------------------------------------------------------------------------------------------------
 
 
 class Liveness:

@@ -155,9 +155,12 @@ class Mesh:
         """Kill a peer's process; its disk keeps what was written."""
         if peer.replicator is None:
             return
+        peer.replicator = None  # first: the dead take no note of their connection's end
         self.disconnect(peer)
         self.counters["kills"] += 1
-        peer.replicator = None
+        if peer.disk.broken:
+            peer.forgot += 1
+            peer.wiped += 1
         peer.fuse = None
         peer.wake_s = math.inf
 

@@ -1,4 +1,4 @@
-"""``python -m tars_settings.testing.sim``: storms by seed, on every core, and one command that replays a failing seed."""
+"""``python -m tars_settings.testing.sim``: storms by seed, on every core, and one command that replays one of them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from tars_settings.testing.storm import Storm
 MUST_HAPPEN = (
     "lost publishes", "lost deliveries", "duplicates", "reorders", "queue drops", "replays cut", "disconnects", "kills",
     "power losses", "transactions lost", "crashes between effects", "wipes", "disk rollbacks", "rows damaged",
-    "writes refused", "partitions", "broker stops", "broker amnesias", "broker rollbacks", "bridge cuts", "bridge swaps",
+    "writes refused", "partitions", "broker stops", "broker amnesias", "broker rollbacks", "bridge cuts",
+    "bridge swaps",
     "hostile: garbage", "hostile: empty", "hostile: moved", "hostile: replayed", "hostile: unretained",
-    "hostile: forged", "hostile: stranger", "hostile: foreign fleet", "hostile: newer version", "hostile: hoarded state",
+    "hostile: forged", "hostile: stranger", "hostile: foreign fleet", "hostile: newer version",
+    "hostile: hoarded state",
     "epoch poison", "equivocations", "halves", "oversteps", "gens ahead", "lying indexes", "revocations",
     "revocations under partition", "endorsements", "retirements", "trust documents", "trust quarrels", "clock jumps",
     "muted publishes", "runs on MQTT 3.1.1", "runs with a shared key", "repairs", "pushes",

@@ -82,7 +82,7 @@ class Storm:
 
     def blow(self, steps: int) -> None:
         """Any faults, safety only."""
-        self._note("rogue listed", lambda: self.root.issue())
+        self._note("rogue listed", self.root.issue)
         self.mesh.run(self.random.choice((0.0, 5.0, 10.0)))
         for _ in range(steps):
             name, action = self._draw()
@@ -282,8 +282,6 @@ class Storm:
         peer = self._peer()
         if peer.signer is None:
             peer.disk.broken = True
-            peer.forgot += 1
-            peer.wiped += 1
 
     def do_partition(self) -> None:
         """Cut off some peers."""
@@ -360,7 +358,7 @@ class Storm:
         if self.root.status.get(key.kid) is None and len(self.mesh.keys) > 1:
             limit = (self.root.gen, self.random.randrange(1, 30), self.random.randrange(1, 30))
             self.mesh.counters["retirements"] += 1
-            self.root.retire(key, {scope: limit for scope in self.mesh.scopes})
+            self.root.retire(key, dict.fromkeys(self.mesh.scopes, limit))
 
     def do_trust(self) -> None:
         """A new version of the same trust document."""
