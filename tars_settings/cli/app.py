@@ -1,0 +1,58 @@
+"""The application: its commands, and what stands before them."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+from tars_settings._version import __version__
+from tars_settings.cli import init, look, push, status
+from tars_settings.cli.demo import command as demo
+
+app = typer.Typer(
+    name="tars-settings",
+    help="Live, signed settings for a fleet of workers over MQTT.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"tars-settings {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _before(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what the library does, on stderr")] = False,
+    version: Annotated[  # noqa: ARG001 - the callback has done its work
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version")
+    ] = False,
+) -> None:
+    """Live, signed settings for a fleet of workers over MQTT."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO if verbose else logging.ERROR,
+        format="%(levelname)s %(name)s: %(message)s",
+    )
+
+
+init.register(app)
+push.register(app)
+look.register(app)
+status.register(app)
+demo.register(app)
+
+
+def run() -> int:
+    """Run on ``sys.argv`` and return the exit code."""
+    try:
+        app()
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else int(done.code is not None)
+    return 0

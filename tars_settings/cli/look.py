@@ -1,0 +1,174 @@
+"""``list`` and ``get``: what the fleet says."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from tars_settings.cli.common import Common, command
+from tars_settings.cli.reading import Reading, Values, folded, read
+from tars_settings.cli.render import Table, rows_of, value_text
+from tars_settings.core.names import Scope, check_key, overlap
+from tars_settings.core.register import Register, effective
+from tars_settings.errors import UsageError
+
+ServiceArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[SERVICE[@INSTANCE]]", help="One service, or one instance of it; by default all"),
+]
+TargetArgument = Annotated[
+    str, typer.Argument(metavar="SERVICE[@INSTANCE]", help="Whose setting; _all for every service")
+]
+KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="The dotted path of one setting")]
+RevealOption = Annotated[
+    list[str] | None, typer.Option("--reveal", metavar="KEY", help="Show this secret; it is noted in the audit log")
+]
+OfflineOption = Annotated[bool, typer.Option("--offline", help="Read this host's replica, and not the broker")]
+TimeoutOption = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=0, help="How long to catch up")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    command(app, "list", list_values)
+    command(app, "get", get)
+
+
+def list_values(
+    common: Common,
+    service: ServiceArgument = None,
+    reveal: RevealOption = None,
+    offline: OfflineOption = False,
+    timeout_s: TimeoutOption = 5.0,
+) -> int:
+    """List what the fleet sets, who set it, when and why. Secrets are masked.
+
+    Example: tars-settings list stt-worker
+    """
+    scope = None if service is None else Scope.parse(service)
+    reading = read(common, scope, offline=offline, timeout_s=timeout_s)
+    values = Values(reading, common.environment(), reveal or ())
+    found = [(one, values.shown(one)) for winners in reading.scopes.values() for one in _by_key(winners.values())]
+    common.out.document(
+        {
+            "source": reading.source,
+            "scopes": dict(reading.states),
+            "values": [{**told(reading, one), "value": value} for one, value in found],
+        }
+    )
+    common.out.table(_table(reading, found))
+    _say(common, reading, values)
+    if not found:
+        common.out.note("the fleet sets nothing here" if scope else "the fleet sets nothing")
+    return 0
+
+
+def _by_key(registers: Any) -> list[Register]:
+    return sorted(effective(registers), key=lambda one: one.key)
+
+
+def told(reading: Reading, register: Register) -> dict[str, Any]:
+    """Return what is known of a register besides its value."""
+    body = register.delta.body
+    return {
+        "scope": register.delta.scope,
+        "key": register.key,
+        "secret": reading.is_secret(register),
+        "gen": register.delta.stamp.gen,
+        "epoch": register.delta.stamp.epoch,
+        "digest": register.delta.stamp.digest.hex(),
+        "writer": reading.writer_name(register),
+        "at": body.at,
+        "by": body.by,
+        "reason": body.reason,
+    }
+
+
+def _table(reading: Reading, found: list[tuple[Register, Any]]) -> Table:
+    columns = ("scope", "key", "value", "epoch", "writer", "at", "reason")
+    rows = [
+        (
+            one.delta.scope,
+            one.key,
+            value_text(value),
+            one.delta.stamp.epoch,
+            reading.writer_name(one),
+            one.delta.body.at[:19],
+            one.delta.body.reason,
+        )
+        for one, value in found
+    ]
+    return Table(columns, rows_of(rows))
+
+
+def _say(common: Common, reading: Reading, values: Values) -> None:
+    for where in values.revealed:
+        common.out.note(f"revealed: {where}; this was noted in the audit log")
+    for scope, state in reading.states.items():
+        if state != "ready":
+            common.out.note(f"{scope} could not be caught up with ({state}): values may be missing or old")
+
+
+def get(
+    common: Common,
+    target: TargetArgument,
+    key: KeyArgument,
+    reveal: RevealOption = None,
+    offline: OfflineOption = False,
+    timeout_s: TimeoutOption = 5.0,
+) -> int:
+    """Print what the fleet says of one key: instance over service over _all. Exit code 1 where it says nothing.
+
+    Example: tars-settings get stt-worker vad_threshold
+    """
+    scope = Scope.parse(target)
+    check_key(key)
+    if strangers := [name for name in reveal or () if not overlap(name, key)]:
+        raise UsageError(f"--reveal {', '.join(strangers)}: this is not the key that is asked for")
+    reading = _of_one(read(common, scope, offline=offline, timeout_s=timeout_s), scope)
+    values = Values(reading, common.environment(), reveal or ())
+    contributing = [
+        one for winners in reading.scopes.values() for one in _by_key(winners.values()) if overlap(one.key, key)
+    ]
+    state: Any = folded(reading, values) if contributing else {}
+    for part in key.split("."):
+        state = state.get(part, _NOTHING) if isinstance(state, dict) else _NOTHING
+    return _answer(common, reading, values, _Found(scope, key, state, contributing))
+
+
+_NOTHING: Any = object()
+
+
+class _Found:
+    def __init__(self, scope: Scope, key: str, value: Any, registers: list[Register]) -> None:
+        self.scope = scope
+        self.key = key
+        self.is_set = value is not _NOTHING
+        self.value = value if self.is_set else None
+        self.registers = registers
+
+
+def _of_one(reading: Reading, scope: Scope) -> Reading:
+    """Return the reading without other instances: they say nothing about what a service as a whole is told."""
+    wanted = {"_all", str(Scope(scope.service)), str(scope)}
+    kept = {name: winners for name, winners in reading.scopes.items() if name in wanted}
+    return Reading(reading.trust, kept, reading.source, reading.states, reading.schemas)
+
+
+def _answer(common: Common, reading: Reading, values: Values, found: _Found) -> int:
+    common.out.document(
+        {
+            "source": reading.source,
+            "scope": str(found.scope),
+            "key": found.key,
+            "set": found.is_set,
+            "value": found.value,
+            "from": [told(reading, one) for one in found.registers],
+        }
+    )
+    if found.is_set:
+        common.out.line(value_text(found.value), exact=True)
+    else:
+        common.out.note(f"the fleet does not set {found.key} for {found.scope}")
+    _say(common, reading, values)
+    return 0 if found.is_set else 1

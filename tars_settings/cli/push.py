@@ -1,0 +1,147 @@
+"""``push`` and ``unset``: what writes to the fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from tars_settings.cli import outcome
+from tars_settings.cli.common import INTERRUPTED, Common, command
+from tars_settings.cli.founding import adopt_trust
+from tars_settings.cli.values import assignments, check_all, model_of, typed, typed_by_model
+from tars_settings.core.names import Scope
+from tars_settings.errors import UsageError
+from tars_settings.schema import is_secret
+from tars_settings.settings import Settings, service_of
+from tars_settings.writer import Receipt, Writer
+
+TargetArgument = Annotated[
+    str, typer.Argument(metavar="SERVICE[@INSTANCE]", help="Whom it addresses; _all for every service")
+]
+WordsArgument = Annotated[
+    list[str], typer.Argument(metavar="KEY=VALUE...", help="What to set, such as vad_threshold=0.6")
+]
+KeysArgument = Annotated[list[str], typer.Argument(metavar="KEY...", help="What to unset")]
+ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept with the change")]
+ByOption = Annotated[str | None, typer.Option("--by", metavar="NAME", help="Who; by default this user")]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", metavar="MODULE:CLASS", help="Type and check the values by this Settings class")
+]
+SecretOption = Annotated[list[str] | None, typer.Option("--secret", metavar="KEY", help="Encrypt this key's value")]
+PlainOption = Annotated[bool, typer.Option("--plain", help="No key of this push that nobody described is a secret")]
+ExpectOption = Annotated[
+    int | None, typer.Option("--expect-epoch", metavar="N", min=0, help="Refuse when the scope is not at this epoch")
+]
+WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the workers' answers")]
+TimeoutOption = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=0, help="How long to wait for them")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    command(app, "push", push)
+    command(app, "unset", unset)
+
+
+@dataclass(frozen=True)
+class _Wait:
+    workers: bool
+    timeout_s: float
+
+
+def push(
+    common: Common,
+    target: TargetArgument,
+    words: WordsArgument,
+    reason: ReasonOption = "",
+    by: ByOption = None,
+    model: ModelOption = None,
+    secret: SecretOption = None,
+    plain: PlainOption = False,
+    expect_epoch: ExpectOption = None,
+    wait: WaitOption = True,
+    timeout_s: TimeoutOption = 5.0,
+) -> int:
+    """Set keys of a service, and see which workers applied them.
+
+    Values are typed by --model, else by the schemas that workers published, else by their looks.
+
+    Example: tars-settings push stt-worker vad_threshold=0.6 --reason "noisy kitchen"
+    """
+    texts, scope = assignments(words), Scope.parse(target)
+    settings = _model_for(model, scope)
+    secrets = check_all(secret or ())
+    if strangers := sorted(set(secrets) - texts.keys()):
+        raise UsageError(f"--secret {', '.join(strangers)}: this push does not set it")
+    options: dict[str, Any] = {"secret": secrets, "reason": reason, "by": by, "expect_epoch": expect_epoch}
+
+    def write(writer: Writer) -> Receipt:
+        if settings is not None:
+            return writer.push(settings, typed_by_model(settings, texts), instance=scope.instance, **options)
+        schemas = [] if scope.service is None else writer.schemas(scope.service)
+        values = typed(texts, schemas)
+        plainly = _undescribed(writer, scope, values, schemas) if plain else ()
+        return writer.push(str(scope), values, plain=[key for key in plainly if key not in secrets], **options)
+
+    return _carry_out(common, write, _Wait(wait, timeout_s))
+
+
+def unset(
+    common: Common,
+    target: TargetArgument,
+    keys: KeysArgument,
+    reason: ReasonOption = "",
+    by: ByOption = None,
+    expect_epoch: ExpectOption = None,
+    wait: WaitOption = True,
+    timeout_s: TimeoutOption = 5.0,
+) -> int:
+    """Take the fleet's opinion on keys away: the next lower source shows again.
+
+    Example: tars-settings unset stt-worker vad_threshold
+    """
+    scope, names = Scope.parse(target), check_all(keys)
+    options: dict[str, Any] = {"reason": reason, "by": by, "expect_epoch": expect_epoch}
+    return _carry_out(common, lambda writer: writer.unset(str(scope), names, **options), _Wait(wait, timeout_s))
+
+
+def _model_for(name: str | None, scope: Scope) -> type[Settings] | None:
+    if name is None:
+        return None
+    model = model_of(name)
+    service = service_of(model)
+    if scope.service is None or (service is not None and service != scope.service):
+        raise UsageError(f"--model {name}: it belongs to the service {service!r}, and {scope} is addressed")
+    return model
+
+
+def _undescribed(writer: Writer, scope: Scope, keys: Iterable[str], schemas: Sequence[bytes]) -> list[str]:
+    """Return the keys that neither a schema nor a signed delta calls a secret: those that --plain is about."""
+    writer.sync(str(scope))
+    encrypted = {key for key, one in writer.view(str(scope)).items() if one.assignment.is_secret}
+    return [key for key in keys if key not in encrypted and not any(is_secret(schema, key) for schema in schemas)]
+
+
+def _carry_out(common: Common, write: Callable[[Writer], Receipt], wait: _Wait) -> int:
+    adopt_trust(common.environment())
+    receipt: Receipt | None = None
+    try:
+        with Writer(**common.given()) as writer:
+            receipt = write(writer)
+            report = receipt.wait(wait.timeout_s, "applied" if wait.workers else "retained")
+    except KeyboardInterrupt:
+        common.out.note(_interrupted(receipt))
+        return INTERRUPTED
+    outcome.show(common.out, receipt, report)
+    return outcome.exit_code(report)
+
+
+def _interrupted(receipt: Receipt | None) -> str:
+    if receipt is None:
+        return "interrupted: nothing was published"
+    return (
+        f"interrupted: {receipt.scope} epoch {receipt.epoch} is signed and on its way; "
+        "tars-settings status says who has it, and the next push finishes what is left of it"
+    )

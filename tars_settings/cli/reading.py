@@ -1,0 +1,220 @@
+"""What the fleet says, read from the broker or, without one, from this host's replica."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from tars_settings.adapters.replica import SqliteReplica
+from tars_settings.cli.common import Common
+from tars_settings.cli.founding import adopt_trust
+from tars_settings.cli.render import MASK
+from tars_settings.core.names import ALL, Scope
+from tars_settings.core.records import DeltaRow, TrustRow
+from tars_settings.core.register import Register, Registers, effective
+from tars_settings.errors import BrokerUnreachableError, DecryptionError, RejectedError
+from tars_settings.schema import is_secret
+from tars_settings.sources.environment import Environment
+from tars_settings.sources.fold import lay
+from tars_settings.sources.stored import follow_all
+from tars_settings.trust.document import TrustDocument
+from tars_settings.trust.keys import SecretKey
+from tars_settings.trust.secrets import decrypt
+from tars_settings.trust.validity import Verdict, read_delta
+from tars_settings.writer import Writer
+
+_audit: Final = logging.getLogger("tars_settings.audit")
+
+Winners = Mapping[str, Register]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Winners by scope and key, under which trust, from where, and how complete each scope was."""
+
+    trust: TrustDocument
+    scopes: Mapping[str, Winners]
+    source: Literal["broker", "replica"]
+    states: Mapping[str, str] = field(default_factory=dict)
+    schemas: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
+
+    def writer_name(self, register: Register) -> str:
+        """Return who wrote it, by name where the trust document has one."""
+        kid = register.delta.stamp.kid
+        writer = self.trust.writer(kid)
+        return writer.name if writer is not None else kid
+
+    def is_secret(self, register: Register) -> bool:
+        """Return whether a value is encrypted, or a worker's schema calls its key a secret."""
+        service = Scope.parse(register.delta.scope).service
+        known = self.schemas.get(service, ()) if service is not None else ()
+        return register.assignment.is_secret or any(is_secret(schema, register.key) for schema in known)
+
+
+def read(
+    common: Common,
+    service: Scope | None,
+    *,
+    offline: bool,
+    timeout_s: float,
+    look: Callable[[Writer], None] | None = None,
+) -> Reading:
+    """Return what the fleet says: of one service and its instances, or of all that is known.
+
+    From the replica when *offline*, or when the broker can't be reached (which is said). *look* sees the open
+    connection, before it closes.
+
+    Raises:
+        ConfigurationError: fleet, keys or broker are not configured.
+        ReplicaError: neither can be read.
+    """
+    environment = common.environment()
+    if offline:
+        return from_replica(environment, service)
+    try:
+        return _from_broker(common, service, timeout_s, look)
+    except BrokerUnreachableError as error:
+        if look is not None:
+            raise
+        common.out.note(f"{error}\nShown is what this host's replica holds, which may be old.")
+        return from_replica(environment, service)
+
+
+def _from_broker(
+    common: Common, service: Scope | None, timeout_s: float, look: Callable[[Writer], None] | None
+) -> Reading:
+    environment = common.environment()
+    adopt_trust(environment)
+    kept = from_replica(environment, None).scopes
+    with Writer(read_only=True, **common.given()) as writer:
+        names = _wanted(service, {*kept, *_spoken_for(writer, service)})
+        states = {name: writer.sync(name, timeout_s) for name in names}
+        scopes = {name: writer.view(name) for name in names}
+        services = {Scope.parse(name).service for name in names} - {None}
+        schemas = {name: tuple(writer.schemas(name)) for name in services if name is not None}
+        if look is not None:
+            look(writer)
+        return Reading(writer.trust, scopes, "broker", states, schemas)
+
+
+def _spoken_for(writer: Writer, service: Scope | None) -> set[str]:
+    """Return the scopes of the workers that reported: which others there are, a broker does not say."""
+    workers = writer.presences(None if service is None else service.service)
+    return {str(Scope(one.service, instance)) for one in workers for instance in (None, one.instance)}
+
+
+def _wanted(service: Scope | None, seen: Iterable[str]) -> tuple[str, ...]:
+    """Return the scopes to read: all of them, or those that bear on one service or one instance."""
+    if service is None:
+        return tuple(sorted({ALL, *seen}))
+    if service.instance is not None:
+        return (ALL, str(Scope(service.service)), str(service))
+    own = {name for name in seen if Scope.parse(name).service == service.service}
+    return tuple(sorted({ALL, str(service), *own}))
+
+
+def from_replica(environment: Environment, service: Scope | None) -> Reading:
+    """Return what this host's replica holds, every signature verified again.
+
+    Raises:
+        ReplicaError: it can't be read.
+    """
+    replica = SqliteReplica(environment.replica_path, create=False)
+    try:
+        rows = replica.load()
+    finally:
+        replica.close()
+    raws = [row.raw for row in rows if isinstance(row, TrustRow)]
+    trust, _ = follow_all(environment.pinned(), raws)
+    registers = Registers()
+    for row in rows:
+        if isinstance(row, DeltaRow):
+            _offer(registers, row.raw, trust)
+    names = _wanted(service, registers.scopes())
+    return Reading(trust, {name: registers.winners(name) for name in names}, "replica")
+
+
+def _offer(registers: Registers, raw: bytes, trust: TrustDocument) -> None:
+    try:
+        delta, judgement = read_delta(raw, trust)
+    except RejectedError:
+        return
+    if judgement.verdict is Verdict.VALID:
+        registers.offer(delta)
+
+
+class Values:
+    """Values of registers as they may be shown: secrets masked, unless their key was asked for by name.
+
+    A revealed value leaves a line in the log ``tars_settings.audit``, which names it and who asked.
+    """
+
+    def __init__(self, reading: Reading, environment: Environment, reveal: Collection[str] = ()) -> None:
+        self._reading = reading
+        self._keys: dict[str, SecretKey] = environment.secret_keys() if reveal else {}
+        self._reveal = frozenset(reveal)
+        self.revealed: list[str] = []
+
+    def shown(self, register: Register) -> Any:
+        """Return the value that may be shown.
+
+        Raises:
+            DecryptionError: it was asked for, and can't be decrypted here.
+        """
+        if not self._reading.is_secret(register):
+            return register.assignment.set
+        if register.key not in self._reveal:
+            return MASK
+        where = f"{register.delta.scope} {register.key}"
+        value = self._opened(register)
+        if where not in self.revealed:
+            self.revealed.append(where)
+            _audit.info("revealed: %s, to %s", where, getpass.getuser(), extra={"tars_event": "revealed"})
+        return value
+
+    def _opened(self, register: Register) -> Any:
+        if not register.assignment.is_secret:
+            return register.assignment.set
+        ciphertext: Any = register.assignment.secret
+        scope, fleet = register.delta.scope, self._reading.trust.fleet
+        plain = decrypt(ciphertext, self._keys, fleet=fleet, scope=scope, key=register.key)
+        try:
+            return json.loads(plain)
+        except ValueError:
+            pass
+        raise DecryptionError(f"{scope} {register.key}: what was encrypted is no JSON")
+
+
+def folded(reading: Reading, values: Values) -> dict[str, Any]:
+    """Return what the scopes say together, as nested objects: instance over service over ``_all``."""
+    state: dict[str, Any] = {}
+    for _, winners in sorted(reading.scopes.items(), key=lambda item: _precedence(item[0])):
+        layer: dict[str, Any] = {}
+        for register in effective(winners.values()):
+            put(layer, register.key.split("."), values.shown(register))
+        state = lay(state, layer)
+    return state
+
+
+def _precedence(scope: str) -> int:
+    parsed = Scope.parse(scope)
+    return (parsed.service is not None) + (parsed.instance is not None)
+
+
+def put(state: dict[str, Any], path: list[str], value: Any) -> None:
+    """Set the value at a dotted path, making objects on the way.
+
+    >>> state = {"a": 1}
+    >>> put(state, ["a", "b"], 2); state
+    {'a': {'b': 2}}
+    """
+    for part in path[:-1]:
+        below = state.get(part)
+        if not isinstance(below, dict):
+            below = state[part] = {}
+        state = below
+    state[path[-1]] = value

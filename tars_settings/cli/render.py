@@ -1,0 +1,127 @@
+"""What people and machines see: data on stdout, talk on stderr.
+
+Tables on a terminal, tab-separated lines in a pipe, one JSON document with ``--json``. Whatever came over the network
+may hold escape sequences (presence is not even signed), so every cell is made printable before a terminal sees it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final, TextIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+MASK: Final = "**********"
+
+_STYLES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "applied": "green",
+        "ready": "green",
+        "retained": "green",
+        "yes": "green",
+        "refused": "bold red",
+        "superseded": "bold red",
+        "unconfirmed": "bold red",
+        "no": "bold red",
+        "degraded": "yellow",
+        "stale": "yellow",
+        "joining": "yellow",
+        "silent": "yellow",
+        "shadowed": "yellow",
+        "offline": "dim",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under columns. ``title`` is for people only."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    title: str = ""
+
+
+def printable(text: str) -> str:
+    r"""Return *text* with everything that could steer a terminal written as an escape.
+
+    >>> printable("a\x1b[31mb\n"), printable("\u202egnp")
+    ('a\\x1b[31mb\\n', '\\u202egnp')
+    """
+    return "".join(c if c == " " or not unicodedata.category(c).startswith(("C", "Z")) else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def value_text(value: Any) -> str:
+    """Return a JSON value on one line; a string as it is."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+class Output:
+    """One command's way to speak. With *as_json* only :meth:`document` writes to stdout."""
+
+    def __init__(self, *, as_json: bool = False, stdout: TextIO | None = None) -> None:
+        self.as_json = as_json
+        self._stdout = stdout
+
+    @property
+    def stdout(self) -> TextIO:
+        """Where data goes; looked up late, so that a test may replace it."""
+        return self._stdout or sys.stdout
+
+    def note(self, text: str) -> None:
+        """Say something to the person who waits; it may have several lines."""
+        print("\n".join(map(printable, text.split("\n"))), file=sys.stderr, flush=True)
+
+    def document(self, document: Mapping[str, Any]) -> None:
+        """Write the JSON document, where one was asked for. Characters beyond ASCII are escaped."""
+        if self.as_json:
+            print(json.dumps(document, indent=2), file=self.stdout, flush=True)
+
+    def line(self, text: str, *, exact: bool = False) -> None:
+        """Write one line of data for people; with *exact* a pipe gets it unchanged."""
+        if not self.as_json:
+            print(text if exact and not self.stdout.isatty() else printable(text), file=self.stdout, flush=True)
+
+    def table(self, table: Table) -> None:
+        """Write a table: drawn on a terminal, tab-separated lines without a heading in a pipe."""
+        if self.as_json or not table.rows:
+            return
+        if self.stdout.isatty():
+            draw(Console(file=self.stdout, highlight=False), table)
+            return
+        for row in table.rows:
+            print("\t".join(printable(cell) for cell in row), file=self.stdout, flush=True)
+
+
+def draw(console: Console, table: Table) -> None:
+    """Draw a table that stays legible at 80 columns and without colour."""
+    drawn = RichTable(
+        title=table.title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for column in table.columns:
+        drawn.add_column(column, overflow="fold")
+    for row in table.rows:
+        drawn.add_row(*(styled(cell) for cell in row))
+    console.print(drawn)
+
+
+def styled(cell: str) -> Text:
+    """Return a cell as text, never as markup; words that mean good or bad get a colour besides."""
+    return Text(printable(cell), style=_STYLES.get(cell.partition(" ")[0].rstrip(":,"), ""))
+
+
+def rows_of(rows: Sequence[Sequence[object]]) -> tuple[tuple[str, ...], ...]:
+    """Return rows as text; None is an empty cell."""
+    return tuple(tuple("" if cell is None else str(cell) for cell in row) for row in rows)
