@@ -65,6 +65,7 @@ def variables(source: Any, model: type, key: str) -> Iterator[str]:
     """Yield the variable names, as the source spells them, that may hold a key: the most exact first."""
     top, *rest = key.split(".")
     if not issubclass(model, BaseModel) or top not in model.model_fields:
+        yield from (_fold(source, f"{getattr(source, 'env_prefix', '') or ''}{top}"), _fold(source, top))
         return
     delimiter = getattr(source, "env_nested_delimiter", None)
     for depth in range(len(rest) if delimiter else 0, -1, -1):

@@ -209,5 +209,3 @@ def _holds_mark(node: Schema, root: Schema, depth: int) -> bool:
         return False
     inner = [one for branch in branches(node, root) for one in (branch.get("properties") or {}).values()]
     return any(_holds_mark(one, root, depth + 1) for one in inner if isinstance(one, dict))
-
-

@@ -216,7 +216,8 @@ def _source_of(resolution: Resolution, key: str) -> str | None:
         elif name != "DefaultSettingsSource":
             top = key.partition(".")[0]
             for one in (key, top):
-                if look_up(resolution.model, one, state)[0]:
+                # What a dotenv file holds and the class does not is among the state's names as it stands.
+                if look_up(resolution.model, one, state)[0] or (one == top and top in state):
                     where = where_of(source_named(resolution.chain, name), name, resolution.model, one)
                     return f"from the {kind_of(name)} {where}".rstrip()
     return None

@@ -453,12 +453,10 @@ class Talkative(Settings, service="stt-worker"):
 
 
 @pytest.mark.parametrize("name", ["STT_SIZE", "STT_TOKEN", "STT_WORDS"])
-def test_errors_name_the_source_and_never_the_value(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_errors_name_the_source_and_never_the_value(stage: Stage, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "canary-9")
     monkeypatch.setenv("STT_API_KEY", "canary-8")
-    with pytest.raises(ValueError, match="validation error|STT_|words") as caught:
+    with pytest.raises(ValueError, match=r"validation error|STT_|words") as caught:
         Talkative()
     assert "canary" not in _everything(caught.value)
     frames = []
@@ -476,6 +474,10 @@ def test_notes_name_the_variable_and_the_line(stage: Stage, monkeypatch: pytest.
     with pytest.raises(ValidationError) as caught:
         Talkative(_env_file=tmp_path / "env")
     assert caught.value.__notes__ == [f"size: from the dotenv {tmp_path / 'env'}:2 STT_SIZE"]  # type: ignore[attr-defined]
+    (tmp_path / "env").write_text("FOREIGN=1\n")
+    with pytest.raises(ValidationError) as caught:
+        Talkative(_env_file=tmp_path / "env")
+    assert caught.value.__notes__ == [f"foreign: from the dotenv {tmp_path / 'env'}:1 FOREIGN"]  # type: ignore[attr-defined]
     monkeypatch.setenv("STT_SIZE", "many")
     with pytest.raises(ValidationError) as caught:
         Talkative()
@@ -494,7 +496,7 @@ def test_the_environments_error_is_raised_although_the_fleet_is_fine(
 
 def test_a_malformed_variable_of_ours_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TARS_SETTINGS_FLEET", "ed25519:canary")
-    with pytest.raises(ConfigurationError, match="TARS_SETTINGS_FLEET is malformed.*tars-settings init") as caught:
+    with pytest.raises(ConfigurationError, match=r"TARS_SETTINGS_FLEET is malformed.*tars-settings init") as caught:
         Stt()
     assert "canary" not in _everything(caught.value)
     assert os.environ["TARS_SETTINGS_FLEET"]

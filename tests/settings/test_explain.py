@@ -34,9 +34,7 @@ def _winner(settings: Settings, key: str) -> Candidate:
     return winner
 
 
-def test_every_layer_is_named_strongest_first(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_every_layer_is_named_strongest_first(stage: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     stage.store(
         delta({"x": 10}, 4, reason="noisy kitchen"),
         delta({"x": 11}, 9, scope="_all"),
@@ -45,7 +43,7 @@ def test_every_layer_is_named_strongest_first(
     secrets = tmp_path / "secrets"
     secrets.mkdir()
     (secrets / "STT_X").write_text("20")
-    (tmp_path / "env").write_text("OTHER=1\nexport STT_X=30\n")
+    (tmp_path / "env").write_text("# comment\nexport STT_X=30\n")
     monkeypatch.setenv("stt_X", "40")
     settings = Stt(x=50, _env_file=tmp_path / "env", _secrets_dir=secrets)
     explained = explain(settings, "x")

@@ -77,7 +77,12 @@ def test_a_seal_does_not_replace_signatures() -> None:
     fake = parsed(delta({"a": 1}, 1)).__class__
     held = parsed(delta({"a": 1}, 1))
     write_lkg(
-        store, KEY, fleet=FLEET, service=SERVICE, trust=[trust_raw()], deltas=[held, fake(held.stamp, held.body, forged)]
+        store,
+        KEY,
+        fleet=FLEET,
+        service=SERVICE,
+        trust=[trust_raw()],
+        deltas=[held, fake(held.stamp, held.body, forged)],
     )
     found = read_lkg(store, KEY, pinned=PIN, service=SERVICE, instance=INSTANCE)
     assert found is not None
@@ -86,9 +91,7 @@ def test_a_seal_does_not_replace_signatures() -> None:
 
 def test_the_later_trust_document_judges() -> None:
     revoked = follow(PIN, trust_raw(2, status="compromised"))
-    found = read_lkg(
-        kept(delta({"a": 1}, 1)), KEY, pinned=PIN, service=SERVICE, instance=INSTANCE, known=revoked
-    )
+    found = read_lkg(kept(delta({"a": 1}, 1)), KEY, pinned=PIN, service=SERVICE, instance=INSTANCE, known=revoked)
     assert found is not None
     assert values(found.view) == {}
 
@@ -189,7 +192,7 @@ def test_what_is_missing_is_said_with_what_makes_it() -> None:
     for name, needed in {"FLEET": lambda: environment.root, "BROKER": environment.broker_address}.items():
         with pytest.raises(ConfigurationError, match=f"TARS_SETTINGS_{name} is not set"):
             needed()
-    with pytest.raises(ConfigurationError, match="TARS_SETTINGS_WRITER_KEY is not set: .*tars-settings init"):
+    with pytest.raises(ConfigurationError, match=r"TARS_SETTINGS_WRITER_KEY is not set: .*tars-settings init"):
         environment.writer_key()
 
 
@@ -218,7 +221,7 @@ def test_secret_keys_come_from_the_variable_or_a_private_file(stage: Stage) -> N
     for text in (both, str(path)):
         assert sorted(Environment.read(secret_keys=text).secret_keys()) == ["stt", "tts"]
     path.chmod(0o644)
-    with pytest.raises(ConfigurationError, match="SECRET_KEYS.*chmod"):
+    with pytest.raises(ConfigurationError, match=r"SECRET_KEYS.*chmod"):
         Environment.read(secret_keys=str(path)).secret_keys()
 
 
