@@ -227,7 +227,8 @@ class Peer:
             return self._hold(topic, payload, way, "chain-missing")
         if received is None:
             return Standing.ALONE
-        if self.chain.holds(received):
+        is_superseded = topic.version is None and received.version < before.version
+        if self.chain.holds(received) and not is_superseded:
             # The same document with other cosignatures: enough of them, so no damage.
             return Standing.CURRENT
         if received.version == before.version:
