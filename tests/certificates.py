@@ -24,7 +24,9 @@ class Authority:
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
         self._own = Certificate(directory / "ca.pem", directory / "ca.key")
-        _openssl(*_REQUEST, "-x509", "-days", "2", "-subj", "/CN=test authority", *_files(self._own))
+        # Python 3.13 asks of an authority that it says what its key is for.
+        usage = ["-addext", "keyUsage = critical, keyCertSign, cRLSign"]
+        _openssl(*_REQUEST, "-x509", "-days", "2", "-subj", "/CN=test authority", *usage, *_files(self._own))
 
     @property
     def ca(self) -> Path:
@@ -36,7 +38,7 @@ class Authority:
         issued = Certificate(self._directory / f"{name}.pem", self._directory / f"{name}.key")
         request = self._directory / f"{name}.csr"
         extensions = self._directory / f"{name}.ext"
-        extensions.write_text("subjectAltName = IP:127.0.0.1\n")
+        extensions.write_text("subjectAltName = IP:127.0.0.1\nauthorityKeyIdentifier = keyid\n")
         _openssl(*_REQUEST, "-subj", f"/CN={name}", "-keyout", str(issued.key), "-out", str(request))
         ca = ["-CA", str(self.ca), "-CAkey", str(self._own.key), "-CAcreateserial"]
         _openssl(

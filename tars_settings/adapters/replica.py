@@ -37,6 +37,7 @@ _log: Final = logging.getLogger("tars_settings.replica")
 
 FILE_NAME: Final = "replica.db"
 SCHEMA_VERSION: Final = 1
+_PLAUSIBLE_VERSION: Final = 1000
 _BUSY_S: Final = 2.0
 _FULL, _NORMAL = 2, 1
 
@@ -243,15 +244,15 @@ class SqliteReplica:
         try:
             _tune(connection)
             version, tables = _schema(connection)
-            if version > SCHEMA_VERSION:
+            if SCHEMA_VERSION < version <= _PLAUSIBLE_VERSION:
                 raise ReplicaError(f"the replica {self._path} was made by a newer release; it is left alone")
             if version == 0 and not tables:
                 if not create:
                     connection.close()
                     return None
                 _create_schema(connection)
-            elif not {table.name for table in _TABLES.values()} <= tables:
-                raise sqlite3.DatabaseError("tables are missing")
+            elif version > SCHEMA_VERSION or not {table.name for table in _TABLES.values()} <= tables:
+                raise sqlite3.DatabaseError("tables or version are not ours")
         except BaseException:
             connection.close()
             raise
@@ -273,12 +274,11 @@ class SqliteReplica:
             self._bury(damage)
             raise ReplicaError(f"the replica {self._path} can't be used: {damage}") from error
         except sqlite3.Error as error:
-            # OperationalError is the surroundings' (full, read-only, locked); a bare DatabaseError is damage.
-            if type(error) is sqlite3.DatabaseError:
+            if _is_damage(error):
                 self._bury(error)
             raise ReplicaError(f"the replica {self._path} can't be used: {error}") from error
 
-    def _bury(self, error: sqlite3.DatabaseError) -> None:
+    def _bury(self, error: sqlite3.Error) -> None:
         """Move the damaged file aside.
 
         Raises:
@@ -293,6 +293,23 @@ class SqliteReplica:
             raise ReplicaError(str(refused)) from error
         _log.error("the replica was damaged (%s); it is now %s, and a new one is begun", error, grave)
         raise _BuriedError(f"the replica {self._path} was damaged ({error}); it is now {grave}") from error
+
+
+_SURROUNDINGS: Final = ("locked", "full", "readonly", "unable to open", "disk i/o", "out of memory", "interrupted")
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    """Return whether the file itself is bad, and not what surrounds it.
+
+    A flipped bit in a column's name or in the header's format number gives an OperationalError, as a full disk does.
+    Python 3.10 does not tell SQLite's error code, so its words must do.
+    """
+    said = str(error).lower()
+    if isinstance(error, sqlite3.OperationalError):
+        return not any(words in said for words in _SURROUNDINGS)
+    # A row that breaks a constraint means a damaged index: each is put by an upsert. A missing value is the caller's.
+    broken = isinstance(error, sqlite3.IntegrityError) and "not null" not in said
+    return broken or type(error) is sqlite3.DatabaseError
 
 
 class _BuriedError(ReplicaError):
@@ -387,7 +404,8 @@ def _reading(connection: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def _select(connection: sqlite3.Connection, table: _Table, scopes: list[str] | None) -> Iterator[tuple[Any, ...]]:

@@ -212,7 +212,7 @@ def test_a_will_whose_qos_is_refused_is_left_in_qos_0() -> None:
 def test_a_disconnect_with_a_reason_is_passed_on() -> None:
     def script(peer: Peer) -> None:
         peer.welcome()
-        peer.send(b"\xe0\x02\x8e\x00")
+        peer.send(b"\xe0\x06\x8e\x04\x1f\x00\x01x")  # with a reason string, which is not repeated
         peer.linger()
 
     with FakeBroker(script) as broker:
@@ -223,7 +223,7 @@ def test_a_disconnect_with_a_reason_is_passed_on() -> None:
 
 
 def test_a_session_that_ends_while_the_version_is_asked_for_is_no_session() -> None:
-    with FakeBroker(lambda peer: peer.receive() and peer.send(CONNACK_5 + b"\xe0\x02\x89\x00")) as broker:
+    with FakeBroker(lambda peer: peer.receive() and peer.send(CONNACK_5 + b"\xe0\x06\x89\x04\x1f\x00\x01x")) as broker:
         transport = transport_to(broker)
         with pytest.raises(BrokerUnreachableError, match="Server busy"):
             transport.connect()

@@ -21,7 +21,17 @@ from hypothesis import strategies as st
 from tars_settings.adapters import replica as module
 from tars_settings.adapters.memory import MemoryReplica
 from tars_settings.adapters.replica import SqliteReplica
-from tars_settings.core.records import DeltaRow, IndexRow, MarkRow, OutboxRow, Row, SegmentRow, TrustRow
+from tars_settings.core.records import (
+    DeltaRow,
+    FloorRow,
+    FloorSegmentRow,
+    IndexRow,
+    MarkRow,
+    OutboxRow,
+    Row,
+    SegmentRow,
+    TrustRow,
+)
 from tars_settings.errors import ReplicaError
 from tars_settings.ports import ReplicaStore
 from tests.ordinary import as_ordinary_user, ordinary_dir
@@ -33,6 +43,8 @@ ROWS: list[Row] = [
     DeltaRow("other", b"d2", b"\x00\xff"),
     IndexRow("s", "k", 3, b"i3", b"{index}"),
     SegmentRow("s", "k", 1, b"{segment}"),
+    FloorRow("s", "k", 1, 5, b"f1", b"{floor}"),
+    FloorSegmentRow("s", "h", b"{part}"),
     MarkRow("s", "k", 1, 7),
     OutboxRow("s", b"o1", b"{outbox}"),
 ]
@@ -173,6 +185,8 @@ rows: st.SearchStrategy[Row] = st.one_of(
     st.builds(TrustRow, st.integers(1, 3), digests, digests),
     st.builds(IndexRow, names, kids, st.integers(0, 2**53 - 1) | st.integers(0, 3), digests, digests),
     st.builds(SegmentRow, names, kids, st.integers(1, 2), digests),
+    st.builds(FloorRow, names, kids, st.integers(0, 1), st.integers(1, 2), digests, digests),
+    st.builds(FloorSegmentRow, names, kids, digests),
     st.builds(MarkRow, names, kids, st.integers(0, 2), st.integers(1, 3)),
     st.builds(OutboxRow, names, digests, digests),
 )
@@ -208,7 +222,9 @@ def one_line(caplog: pytest.LogCaptureFixture) -> str:
     return record.getMessage()
 
 
-@pytest.mark.parametrize("damage", ["no database", "cut", "no tables", "schema page"])
+@pytest.mark.parametrize(
+    "damage", ["no database", "cut", "no tables", "schema page", "column name", "format", "version"]
+)
 def test_a_damaged_file_is_moved_aside_and_a_new_one_begun(
     path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -222,8 +238,14 @@ def test_a_damaged_file_is_moved_aside_and_a_new_one_begun(
         with sqlite3.connect(path) as other:
             other.execute("DROP TABLE heads")
         other.close()
-    else:
+    elif damage == "schema page":
         path.write_bytes(content[:110] + b"\xff" * 3000 + content[3110:])
+    elif damage == "column name":
+        path.write_bytes(content.replace(b"raw BLOB", b"rax BLOB"))
+    elif damage == "format":
+        path.write_bytes(content[:44] + b"\0\0\0\x09" + content[48:])
+    else:
+        path.write_bytes(content[:60] + b"\x40\0\0\x01" + content[64:])
     damaged = path.read_bytes()
     with pytest.raises(ReplicaError, match="damaged"):
         SqliteReplica(path, create=False).load()
