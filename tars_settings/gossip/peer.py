@@ -235,9 +235,16 @@ class Peer:
             first, second = sorted((received.digest.hex(), before.digest.hex()), reverse=True)
             self._emit(TrustQuarrel(received.version, first, second))
         if received.order < before.order:
-            return self._reject(topic, payload, "untrusted")
+            return self._receive_step(topic, payload, received)
         self.adopt_trust(received)
         return self._compare(topic, payload)
+
+    def _receive_step(self, topic: TrustTopic, payload: bytes, document: TrustDocument) -> Standing:
+        if topic.version is None or not self.chain.replaces_step(document):
+            return self._reject(topic, payload, "untrusted")
+        self._emit(Persist((self.chain.row(document),), self.chain.displaced(document)))
+        self.chain.replace_step(document)
+        return Standing.CURRENT
 
     def adopt_trust(self, document: TrustDocument, *, stored: bool = False) -> None:
         """Put a document in force: stored durably first, then everything is judged anew."""
@@ -297,7 +304,7 @@ class Peer:
         released = []
         for one in self._held.take(WAITS_FOR_TRUST):
             reason = self._reason_as_is(one.topic, one.payload)
-            if reason in ("gen-ahead", "floor-incomplete"):
+            if reason == "floor-incomplete":
                 self._held.put(self._fingerprint(one.topic, one.payload), Held(one.topic, one.payload, one.way, reason))
             elif reason:
                 self._reject(one.topic, one.payload, reason)

@@ -79,7 +79,8 @@ def judge(
     """Return the verdict on a delta whose signature was checked before.
 
     What is void under this document and names a later one is held until *chain_asked*: the later one may list the
-    writer, grant the key or endorse the bytes.
+    writer, grant the key, raise gen or endorse the bytes. A gen ahead of the document that the delta itself names is a
+    lie: holding it would keep everybody from repairing its topics.
     """
     found = _judge(delta, document, floor)
     return _held_for_trust(found, delta.body.trust, document, chain_asked=chain_asked)
@@ -91,13 +92,14 @@ def _judge(delta: Delta, document: TrustDocument, floor: FloorMark) -> Judgement
         return Judgement(Verdict.VOID, "unknown-writer")
     if not all(writer.may_write(delta.scope, item.key) for item in delta.body.assign):
         return Judgement(Verdict.VOID, "not-granted")
-    if stamp.gen > document.gen:
-        return Judgement(Verdict.HELD, "gen-ahead")
+    # Before gen: what a stolen key signed for a gen to come would lie on its topics for ever, as held.
     if writer.status != "active" and not document.is_endorsed(stamp.digest):
         if writer.status == "compromised":
             return Judgement(Verdict.VOID, "compromised")
         if not _before_retirement(delta, writer):
             return Judgement(Verdict.VOID, "retired")
+    if stamp.gen > document.gen:
+        return Judgement(Verdict.VOID, "gen-ahead")
     fate = floor.fate(stamp.gen, stamp.epoch, stamp.digest)
     if fate == "lives":
         return VALID
@@ -190,7 +192,7 @@ def may_floor(document: TrustDocument, kid: str, scope: str, gen: int, epoch: in
     if not writer.may_compact(scope):
         return Judgement(Verdict.VOID, "not-granted")
     if gen > document.gen:
-        return Judgement(Verdict.HELD, "gen-ahead")
+        return Judgement(Verdict.VOID, "gen-ahead")
     if writer.status == "active":
         return VALID
     limit = writer.retired.get(scope) if writer.status == "retired" else None
