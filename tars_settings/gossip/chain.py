@@ -89,23 +89,6 @@ class Chain:
         """Keep *document* as the step of its version."""
         self._followed[document.version] = document
 
-    def improve(self, document: TrustDocument) -> bool:
-        """Take a step of the chain in place of the held one; return whether that is right.
-
-        Of two documents of one version the higher digest stays, if it leads to what follows: else those who went one way
-        and those who went the other would publish them over each other for ever.
-        """
-        held = self._followed.get(document.version)
-        later = [version for version in self._followed if version > document.version]
-        if held is None or not later or document.digest <= held.digest:
-            return False
-        try:
-            follow(document, self._followed[min(later)].raw)
-        except RejectedError:
-            return False
-        self._followed[document.version] = document
-        return True
-
     def displaced(self, document: TrustDocument) -> tuple[Row, ...]:
         """Return the row that *document* takes the place of: the other one of its version."""
         other = self._followed.get(document.version)

@@ -70,7 +70,7 @@ KEEPERS_PER_FLEET: Final = 8
 PROOFS_PER_SLICE: Final = 200
 """Signatures checked in one go behind readiness: about 10 ms."""
 MAX_FLAGGED: Final = 16
-ASKS_FOR_TRUST: Final = frozenset({"trust-behind", "gen-ahead", "chain-missing"})
+ASKS_FOR_TRUST: Final = frozenset({"trust-behind", "chain-missing"})
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -222,7 +222,7 @@ class Replicator:
             self._want_trust()
 
     def _want_trust(self) -> None:
-        """Something names a trust document, or a gen, that is not here: ask for it, once a second at most."""
+        """Something names a trust document that is not here: ask for it, once a second at most."""
         if self._live and not self._prober.asked(self._trust_topic):
             self._trust_ask_s = min(self._trust_ask_s, max(self._now_s, self._trust_asked_s + TRUST_ASK_PAUSE_S))
 
@@ -478,7 +478,7 @@ class Replicator:
 
     def _on_disturbed(self) -> None:
         """Something became void by a floor or a false signature: fetch those scopes again."""
-        for scope in self.peer.take_disturbed():
+        for scope in sorted(self.peer.take_disturbed()):
             if self._writing is not None:
                 self._writing.on_voided()
             sync = self._syncs.get(scope)

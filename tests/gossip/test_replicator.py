@@ -180,7 +180,7 @@ def test_a_trust_document_is_stored_durably_before_anything_is_judged_by_it() ->
 
 def test_a_delta_of_a_gen_to_come_is_held_until_the_root_raised_it() -> None:
     one = trusting()
-    assert of(HeldBack, receive(one, key_topic("vad"), delta_payload(ALICE, 1, gen=2)))
+    assert of(HeldBack, receive(one, key_topic("vad"), delta_payload(ALICE, 1, gen=2, trust=2)))
     assert one.peer.registers.winners(SCOPE) == {}
     receive(one, TRUST, trust_payload(version=2, gen=2))
     assert "vad" in one.peer.registers.winners(SCOPE)

@@ -79,7 +79,8 @@ RETIRED = {SCOPE: Retirement(1, 3, 5)}
     [
         ({}, {"epoch": 3}, (Verdict.VALID, "")),
         ({}, {"epoch": 3, "gen": 0}, (Verdict.VALID, "")),
-        ({}, {"epoch": 3, "gen": 2}, (Verdict.HELD, "gen-ahead")),
+        ({}, {"epoch": 3, "gen": 2}, (Verdict.VOID, "gen-ahead")),
+        ({}, {"epoch": 3, "gen": 2, "trust": 2}, (Verdict.HELD, "trust-behind")),
         ({}, {"epoch": 2**53 - 1}, (Verdict.VALID, "")),
         ({"grants": ("tts-worker",)}, {"epoch": 3}, (Verdict.VOID, "not-granted")),
         ({"grants": (f"{SCOPE}.other",)}, {"epoch": 3}, (Verdict.VOID, "not-granted")),
