@@ -52,7 +52,7 @@ demo.register(app)
 def run() -> int:
     """Run on ``sys.argv`` and return the exit code."""
     try:
-        app()
+        app(prog_name="tars-settings")
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else int(done.code is not None)
     return 0

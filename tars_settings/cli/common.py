@@ -16,6 +16,8 @@ from tars_settings.sources.environment import Environment
 
 WRITER_KEY_FILE: Final = "writer.key"
 INTERRUPTED: Final = 130
+CONNECT_WITHIN_S: Final = 5.0
+"""How long a person waits to hear that the broker can't be reached."""
 
 BrokerOption = Annotated[
     str | None, typer.Option("--broker", metavar="URL", help="The broker's URL [TARS_SETTINGS_BROKER]")

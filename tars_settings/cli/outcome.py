@@ -16,8 +16,8 @@ def exit_code(report: Report) -> int:
     return 0 if report.stage == _PROVEN and not report.refused else 1
 
 
-def document(receipt: Receipt, report: Report) -> dict[str, Any]:
-    """Return the JSON document of a push."""
+def document(receipt: Receipt, report: Report, *, waited: bool = True) -> dict[str, Any]:
+    """Return the JSON document of a push; where nobody *waited*, it does not speak of workers."""
     return {
         "scope": receipt.scope,
         "gen": receipt.gen,
@@ -26,9 +26,9 @@ def document(receipt: Receipt, report: Report) -> dict[str, Any]:
         "synced": receipt.synced,
         "stage": report.stage,
         "reason": report.reason,
-        "asked": report.asked,
-        "applied": report.applied,
-        "workers": [_worker(reply) for reply in report.replies],
+        "asked": report.asked if waited else 0,
+        "applied": report.applied if waited else 0,
+        "workers": [_worker(reply) for reply in report.replies if waited],
     }
 
 
@@ -46,11 +46,12 @@ def _name(reply: Reply) -> str:
     return f"{reply.service}@{reply.instance}"
 
 
-def show(out: Output, receipt: Receipt, report: Report) -> None:
+def show(out: Output, receipt: Receipt, report: Report, *, waited: bool) -> None:
     """Tell what became of it: the workers on stdout, the verdict on stderr."""
-    out.document(document(receipt, report))
-    out.table(table(report))
-    out.note(verdict(receipt, report))
+    out.document(document(receipt, report, waited=waited))
+    if waited:
+        out.table(table(report))
+    out.note(verdict(receipt, report, waited=waited))
 
 
 def table(report: Report) -> Table:
@@ -70,12 +71,16 @@ def one_line(message: str) -> str:
     return " ".join(line.strip() for line in message.splitlines() if line.strip())
 
 
-def verdict(receipt: Receipt, report: Report) -> str:
+def verdict(receipt: Receipt, report: Report, *, waited: bool = True) -> str:
     """Return the push's fate as a sentence."""
     what = f"{receipt.scope} epoch {receipt.epoch}"
     caveat = "" if receipt.synced else " (the scope could not be caught up before: see tars-settings status)"
     if report.stage != _PROVEN:
         return f"{what}: {report.stage}: {report.reason or 'it was not read back in time'}{caveat}"
+    if not waited:
+        return f"{what}: {report.stage}; the workers were not waited for{caveat}"
     counts = f"applied by {report.applied} of {report.asked} asked" if report.asked else "no worker was there to ask"
     refused = f", refused by {len(report.refused)}" if report.refused else ""
-    return f"{what}: {report.stage}, {counts}{refused}{caveat}"
+    mute = sum(reply.fate == "silent" for reply in report.replies)
+    silent = f", no answer yet from {mute}" if mute else ""
+    return f"{what}: {report.stage}, {counts}{refused}{silent}{caveat}"

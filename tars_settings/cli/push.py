@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from tars_settings.cli import outcome
-from tars_settings.cli.common import INTERRUPTED, Common, command
+from tars_settings.cli.common import CONNECT_WITHIN_S, INTERRUPTED, Common, command
 from tars_settings.cli.founding import adopt_trust
-from tars_settings.cli.values import assignments, check_all, model_of, typed, typed_by_model
+from tars_settings.cli.values import assignments, checked_keys, model_of, typed, typed_by_model
 from tars_settings.core.names import Scope
 from tars_settings.errors import UsageError
-from tars_settings.schema import is_secret
+from tars_settings.schema import is_secret, schema_hash
 from tars_settings.settings import Settings, service_of
 from tars_settings.writer import Receipt, Writer
 
@@ -37,6 +38,9 @@ ExpectOption = Annotated[
 ]
 WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the workers' answers")]
 TimeoutOption = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=0, help="How long to wait for them")]
+
+
+SCHEMA_WITHIN_S: Final = 3.0
 
 
 def register(app: typer.Typer) -> None:
@@ -72,7 +76,7 @@ def push(
     """
     texts, scope = assignments(words), Scope.parse(target)
     settings = _model_for(model, scope)
-    secrets = check_all(secret or ())
+    secrets = checked_keys(secret or ())
     if strangers := sorted(set(secrets) - texts.keys()):
         raise UsageError(f"--secret {', '.join(strangers)}: this push does not set it")
     options: dict[str, Any] = {"secret": secrets, "reason": reason, "by": by, "expect_epoch": expect_epoch}
@@ -80,10 +84,11 @@ def push(
     def write(writer: Writer) -> Receipt:
         if settings is not None:
             return writer.push(settings, typed_by_model(settings, texts), instance=scope.instance, **options)
-        schemas = [] if scope.service is None else writer.schemas(scope.service)
+        schemas = published(writer, scope)
         values = typed(texts, schemas)
-        plainly = _undescribed(writer, scope, values, schemas) if plain else ()
-        return writer.push(str(scope), values, plain=[key for key in plainly if key not in secrets], **options)
+        told = _Told.of(writer, scope, values, schemas)
+        hidden, open_ = {*secrets, *told.secret}, {*told.plain, *(told.undescribed if plain else ())}
+        return writer.push(str(scope), values, **(options | {"secret": hidden, "plain": open_ - hidden}))
 
     return _carry_out(common, write, _Wait(wait, timeout_s))
 
@@ -102,7 +107,7 @@ def unset(
 
     Example: tars-settings unset stt-worker vad_threshold
     """
-    scope, names = Scope.parse(target), check_all(keys)
+    scope, names = Scope.parse(target), checked_keys(keys)
     options: dict[str, Any] = {"reason": reason, "by": by, "expect_epoch": expect_epoch}
     return _carry_out(common, lambda writer: writer.unset(str(scope), names, **options), _Wait(wait, timeout_s))
 
@@ -117,30 +122,57 @@ def _model_for(name: str | None, scope: Scope) -> type[Settings] | None:
     return model
 
 
-def _undescribed(writer: Writer, scope: Scope, keys: Iterable[str], schemas: Sequence[bytes]) -> list[str]:
-    """Return the keys that neither a schema nor a signed delta calls a secret: those that --plain is about."""
-    writer.sync(str(scope))
-    encrypted = {key for key, one in writer.view(str(scope)).items() if one.assignment.is_secret}
-    return [key for key in keys if key not in encrypted and not any(is_secret(schema, key) for schema in schemas)]
+def published(writer: Writer, scope: Scope) -> list[bytes]:
+    """Return the schemas of the workers that a scope bears on; those of live workers are waited for, a moment.
+
+    A worker publishes its schema a little after it is ready, so a push that follows on its heels would not see it.
+    """
+    due_s = time.monotonic() + SCHEMA_WITHIN_S
+    while True:
+        live = [one for one in writer.presences(scope.service) if one.state != "offline"]
+        services = {scope.service} if scope.service is not None else {one.service for one in live}
+        found = [schema for service in sorted(services) for schema in writer.schemas(service)]
+        known = {schema_hash(schema) for schema in found}
+        if all(one.schema in known for one in live if one.schema) or time.monotonic() > due_s:
+            return found
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What schemas and signed deltas say of keys: secrets, plain ones, and those that neither describes."""
+
+    secret: frozenset[str]
+    plain: frozenset[str]
+    undescribed: frozenset[str]
+
+    @classmethod
+    def of(cls, writer: Writer, scope: Scope, keys: Iterable[str], schemas: Sequence[bytes]) -> _Told:
+        """Ask the schemas, and the scope's winners."""
+        writer.sync(str(scope))
+        said = {key: {is_secret(schema, key) for schema in schemas} for key in keys}
+        encrypted = {key for key, one in writer.view(str(scope)).items() if one.assignment.is_secret}
+        secret = frozenset(key for key, words in said.items() if True in words or key in encrypted)
+        plain = frozenset(key for key, words in said.items() if False in words and key not in secret)
+        return cls(secret, plain, frozenset(said) - secret - plain)
 
 
 def _carry_out(common: Common, write: Callable[[Writer], Receipt], wait: _Wait) -> int:
     adopt_trust(common.environment())
     receipt: Receipt | None = None
     try:
-        with Writer(**common.given()) as writer:
+        with Writer(connect_within_s=CONNECT_WITHIN_S, **common.given()) as writer:
             receipt = write(writer)
             report = receipt.wait(wait.timeout_s, "applied" if wait.workers else "retained")
     except KeyboardInterrupt:
         common.out.note(_interrupted(receipt))
         return INTERRUPTED
-    outcome.show(common.out, receipt, report)
+    outcome.show(common.out, receipt, report, waited=wait.workers)
     return outcome.exit_code(report)
 
 
 def _interrupted(receipt: Receipt | None) -> str:
     if receipt is None:
-        return "interrupted: nothing was published"
+        return "interrupted: nothing was signed, as far as is known; tars-settings list says what the fleet has"
     return (
         f"interrupted: {receipt.scope} epoch {receipt.epoch} is signed and on its way; "
         "tars-settings status says who has it, and the next push finishes what is left of it"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from tars_settings.adapters.replica import SqliteReplica
-from tars_settings.cli.common import Common
+from tars_settings.cli.common import CONNECT_WITHIN_S, Common
 from tars_settings.cli.founding import adopt_trust
 from tars_settings.cli.render import MASK
 from tars_settings.core.names import ALL, Scope
@@ -90,7 +90,7 @@ def _from_broker(
     environment = common.environment()
     adopt_trust(environment)
     kept = from_replica(environment, None).scopes
-    with Writer(read_only=True, **common.given()) as writer:
+    with Writer(read_only=True, connect_within_s=CONNECT_WITHIN_S, **common.given()) as writer:
         names = _wanted(service, {*kept, *_spoken_for(writer, service)})
         states = {name: writer.sync(name, timeout_s) for name in names}
         scopes = {name: writer.view(name) for name in names}

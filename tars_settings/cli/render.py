@@ -43,11 +43,10 @@ _STYLES: Final[Mapping[str, str]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under columns. ``title`` is for people only."""
+    """Rows of text under columns; a cell may have several lines."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    title: str = ""
 
 
 def printable(text: str) -> str:
@@ -61,6 +60,10 @@ def printable(text: str) -> str:
 
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
+
+
+def _printable_lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def value_text(value: Any) -> str:
@@ -82,7 +85,7 @@ class Output:
 
     def note(self, text: str) -> None:
         """Say something to the person who waits; it may have several lines."""
-        print("\n".join(map(printable, text.split("\n"))), file=sys.stderr, flush=True)
+        print(_printable_lines(text), file=sys.stderr, flush=True)
 
     def document(self, document: Mapping[str, Any]) -> None:
         """Write the JSON document, where one was asked for. Characters beyond ASCII are escaped."""
@@ -102,14 +105,12 @@ class Output:
             draw(Console(file=self.stdout, highlight=False), table)
             return
         for row in table.rows:
-            print("\t".join(printable(cell) for cell in row), file=self.stdout, flush=True)
+            print("\t".join(printable("; ".join(cell.split("\n"))) for cell in row), file=self.stdout, flush=True)
 
 
 def draw(console: Console, table: Table) -> None:
     """Draw a table that stays legible at 80 columns and without colour."""
-    drawn = RichTable(
-        title=table.title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
-    )
+    drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in table.columns:
         drawn.add_column(column, overflow="fold")
     for row in table.rows:
@@ -119,7 +120,7 @@ def draw(console: Console, table: Table) -> None:
 
 def styled(cell: str) -> Text:
     """Return a cell as text, never as markup; words that mean good or bad get a colour besides."""
-    return Text(printable(cell), style=_STYLES.get(cell.partition(" ")[0].rstrip(":,"), ""))
+    return Text(_printable_lines(cell), style=_STYLES.get(cell.partition(" ")[0].rstrip(":,"), ""))
 
 
 def rows_of(rows: Sequence[Sequence[object]]) -> tuple[tuple[str, ...], ...]:

@@ -192,6 +192,8 @@ def _say(common: Common, reading: Reading, reports: list[Report], service: str |
         common.out.note(f"no worker {f'of {service} ' if service else ''}has reported")
     elif late:
         common.out.note(f"not converged: {', '.join(late)}")
+    elif not there:
+        common.out.note(f"no worker is there: {len(reports)} offline")
     else:
         common.out.note(f"converged: {len(there)} in step, {len(reports) - len(there)} offline")
     for scope, state in reading.states.items():

@@ -6,11 +6,11 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tars_settings.core.names import check_key
-from tars_settings.errors import IllegalNameError, InvalidValueError, UsageError
+from tars_settings.errors import InvalidValueError, UsageError
 from tars_settings.schema import coerce, keys_of, schema_of
 from tars_settings.settings import Settings
 
@@ -111,15 +111,14 @@ def _no_constant(name: str) -> Any:
     raise ValueError(name)
 
 
-def check_all(names: Iterable[str], check: Callable[[str], object] = check_key) -> tuple[str, ...]:
-    """Return *names*, each checked.
+def checked_keys(names: Iterable[str]) -> tuple[str, ...]:
+    """Return keys, each checked.
 
     Raises:
-        IllegalNameError: the first that is illegal.
+        IllegalNameError: the first that is none.
+        UsageError: one is given twice.
     """
-    checked = tuple(names)
-    for name in checked:
-        check(name)
-    if len(set(checked)) != len(checked):
-        raise IllegalNameError("a key is given twice")
-    return checked
+    keys = tuple(check_key(name) for name in names)
+    if len(set(keys)) != len(keys):
+        raise UsageError("a key is given twice")
+    return keys

@@ -108,7 +108,7 @@ def _push(
 def push(stage: Stage) -> Act:
     """Push to every service, then to one."""
     commands = (
-        "tars-settings push _all log_level=DEBUG --plain",
+        "tars-settings push _all log_level=DEBUG",
         "tars-settings push stt-worker vad_threshold=0.62 silence_s=0.8",
     )
     with stage.writer() as writer:
