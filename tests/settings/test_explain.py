@@ -85,6 +85,13 @@ def test_a_default_wins_where_nobody_says_anything(stage: Stage) -> None:
     assert _winner(Stt(), "made").where == "made by a factory"
 
 
+def test_what_was_unset_out_of_a_whole_model_is_no_candidate(stage: Stage) -> None:
+    stage.store(delta({"login": {"user": "fleet"}}, 1))
+    assert _winner(Stt(), "login.user").source == "fleet"
+    stage.store(delta({}, 2, unset=["login.user"]))
+    assert [one.source for one in explain(Stt(), "login.user").candidates] == ["default"]
+
+
 def test_all_keys_are_explained_in_declared_order() -> None:
     explained = explain(Stt())
     assert [one.key for one in explained] == [

@@ -9,13 +9,23 @@ from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field, Secret, SecretBytes, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    PlainSerializer,
+    Secret,
+    SecretBytes,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from tars_settings import Settings
 from tars_settings.errors import InvalidValueError, MalformedError
@@ -62,6 +72,7 @@ class Stt(Settings, service="stt-worker"):
     tree: Node = Node()
     made: Callable[[], int] = lambda: 3
     either: int | str = 1
+    lossy: Annotated[float, PlainSerializer(round)] = 0.0
 
     @field_validator("name")
     @classmethod
@@ -218,6 +229,7 @@ REFUSED: dict[str, tuple[str, Any]] = {
     "no such key": ("nope", 1),
     "below a leaf": ("count.x", 1),
     "a function": ("made", lambda: 3),
+    "what is rounded on the way": ("lossy", 0.4),
 }
 
 
