@@ -307,9 +307,16 @@ class Peer:
             if reason == "floor-incomplete":
                 self._held.put(self._fingerprint(one.topic, one.payload), Held(one.topic, one.payload, one.way, reason))
             elif reason:
-                self._reject(one.topic, one.payload, reason)
+                self._release(one, reason)
                 released.append(self.topics.format(one.topic))
         return tuple(released)
+
+    def _release(self, held: Held, reason: str) -> None:
+        if held.reason == "chain-missing":
+            # Not remembered as bad: the steps may come later, and then it must be looked at again.
+            self._emit(Rejected(self.topics.format(held.topic), reason))
+        else:
+            self._reject(held.topic, held.payload, reason)
 
     def _reason_as_is(self, topic: Topic, payload: bytes) -> str:
         """Return why something is void or held under the trust document that is here, whatever later one it names."""
