@@ -21,6 +21,19 @@ Fate = Callable[[str, int, int, bytes], bool]
 """Whether a floor lets (scope, gen, epoch, digest) live."""
 
 
+@dataclass(frozen=True)
+class Floor:
+    """A floor as its author signed it."""
+
+    gen: int
+    epoch: int
+    live: frozenset[bytes]
+
+    def lives(self, gen: int, epoch: int, digest: bytes) -> bool:
+        """Return whether it lets a delta live."""
+        return (gen, epoch) > (self.gen, self.epoch) or digest in self.live
+
+
 def no_floor(scope: str, gen: int, epoch: int, digest: bytes) -> bool:  # noqa: ARG001 - fits Fate
     """Let everything live."""
     return True
@@ -79,6 +92,7 @@ class Book:
         self._signed = signed
         self._entries: dict[bytes, Entry | None] = {}
         self._laws: dict[bytes, Law] = {}
+        self._floors: dict[bytes, Floor] = {}
 
     def was_signed(self, payload: bytes, purpose: Purpose) -> bool:
         """Return whether an author signed exactly these bytes for this purpose."""
@@ -104,6 +118,14 @@ class Book:
         if payload not in self._laws:
             self._laws[payload] = _law(payload)
         return self._laws[payload]
+
+    def floor(self, payload: bytes) -> Floor:
+        """Return what a floor with an inline list says."""
+        if payload not in self._floors:
+            said = json.loads(payload)["body"]
+            live = frozenset(bytes.fromhex(one) for one in said.get("live", ()))
+            self._floors[payload] = Floor(said["gen"], said["epoch"], live)
+        return self._floors[payload]
 
     def greatest(self, payloads: Iterable[bytes], law: Law, lives: Fate = no_floor) -> dict[tuple[str, str], Entry]:
         """Return the winner of each (scope, key) among signed deltas: the greatest that is valid."""

@@ -34,7 +34,7 @@ from typing import Any
 from tars_settings.core.session import Publish
 from tars_settings.core.topics import IndexTopic, KeyTopic, SegmentTopic, Topic, TrustTopic
 from tars_settings.gossip.effects import Effect, Merged, Persist, Stage, TrustChanged
-from tars_settings.testing.book import Book, Entry, Fate, no_floor
+from tars_settings.testing.book import Book, Entry, Fate, Floor
 from tars_settings.testing.mesh import Mesh, MeshPeer
 
 ENDS = frozenset({"retained", "superseded", "unconfirmed", "refused"})
@@ -141,7 +141,7 @@ class Safety:
         """Take over what the peer knows now, and forget what a change of it makes moot."""
         assert peer.replicator is not None  # noqa: S101 - on_step() says so
         version = peer.replicator.peer.trust.order
-        floors = floors_of(peer)
+        floors = {scope: (one.gen, one.epoch) for scope, one in self.floors_of(peer).items()}
         if memory.wiped == peer.wiped:
             if version < memory.version:
                 raise BrokenInvariant("I5", f"{peer.name} went from trust {memory.version[0]} back to {version[0]}")
@@ -153,8 +153,20 @@ class Safety:
             memory.stamps.clear()
             if memory.law is None or law[0] != memory.law[0] or peer.forgot != memory.forgot:
                 memory.tombstones.clear()
+            self._forget_compacted(memory, peer)
         memory.law, memory.forgot, memory.wiped = law, peer.forgot, peer.wiped
         memory.version, memory.floors = version, floors
+
+    def _forget_compacted(self, memory: _Memory, peer: MeshPeer) -> None:
+        """Forget the tombstones that a floor made void: what was older is void too, or listed."""
+        lives = fate_of(self.mesh, self.book, peer)
+        for (scope, key), stamp in list(memory.tombstones.items()):
+            if not lives(scope, stamp.gen, stamp.epoch, stamp.digest):
+                del memory.tombstones[scope, key]
+
+    def floors_of(self, peer: MeshPeer) -> dict[str, Floor]:
+        """Return the floor in force of each scope that has one, as its author signed it."""
+        return floors_of(self.mesh, self.book, peer)
 
     def _winners(self, peer: MeshPeer) -> dict[tuple[str, str], Any]:
         assert peer.replicator is not None  # noqa: S101
@@ -172,7 +184,7 @@ class Safety:
 
     def _check_void(self, peer: MeshPeer, winners: dict[tuple[str, str], Any]) -> None:
         assert peer.replicator is not None  # noqa: S101
-        law, lives = self.book.law(peer.replicator.peer.trust.raw), fate_of(peer)
+        law, lives = self.book.law(peer.replicator.peer.trust.raw), fate_of(self.mesh, self.book, peer)
         for (scope, key), register in winners.items():
             entry = self.book.entry(register.delta.raw)
             if entry is None or entry.scope != scope or key not in entry.keys:
@@ -197,14 +209,21 @@ class Safety:
             memory.stamps[place] = stamp
 
 
-def floors_of(peer: MeshPeer) -> dict[str, tuple[int, int]]:  # noqa: ARG001
-    """Return the floor's mark of each scope that has one."""
-    return {}
+def floors_of(mesh: Mesh, book: Book, peer: MeshPeer) -> dict[str, Floor]:
+    """Return the greatest floor that a peer holds of each scope, as its author signed it."""
+    assert peer.replicator is not None  # noqa: S101 - asked of peers that run
+    held = {scope: peer.replicator.peer.floors.greatest(scope) for scope in mesh.scopes}
+    return {scope: book.floor(floor.raw) for scope, floor in held.items() if floor is not None}
 
 
-def fate_of(peer: MeshPeer) -> Fate:  # noqa: ARG001
+def fate_of(mesh: Mesh, book: Book, peer: MeshPeer) -> Fate:
     """Return what a peer's floors let live."""
-    return no_floor
+    floors = floors_of(mesh, book, peer)
+
+    def lives(scope: str, gen: int, epoch: int, digest: bytes) -> bool:
+        return scope not in floors or floors[scope].lives(gen, epoch, digest)
+
+    return lives
 
 
 def _deltas_of(segment: bytes) -> Iterator[bytes]:
@@ -243,28 +262,43 @@ class Liveness:
             yield from check()
 
     def _views(self) -> Iterator[BrokenInvariant]:
-        views = {peer.name: [peer.view(scope) for scope in self.mesh.scopes] for peer in self.mesh.running()}
-        first, *others = views
-        yield from (BrokenInvariant("L1", f"{first} and {one} differ") for one in others if views[one] != views[first])
         versions = {peer.replicator.peer.trust.raw for peer in self.mesh.running() if peer.replicator is not None}
         if len(versions) != 1:
             yield BrokenInvariant("L1", f"{len(versions)} trust documents are in force")
+        floors = {str(floors_of(self.mesh, self.book, peer)) for peer in self.mesh.running()}
+        if len(floors) != 1:
+            yield BrokenInvariant("L1", f"{len(floors)} floors are in force")
 
     def _expected(self) -> dict[tuple[str, str], Entry]:
         peer = self.mesh.running()[0]
         assert peer.replicator is not None  # noqa: S101 - running() says so
         law = self.book.law(peer.replicator.peer.trust.raw)
-        return self.book.greatest(self._held | self._all_held(), law, fate_of(peer))
+        return self.book.greatest(self._held | self._all_held(), law, fate_of(self.mesh, self.book, peer))
 
     def _nothing_lost(self) -> Iterator[BrokenInvariant]:
         expected = self._expected()
+        orphans = {place: entry for place, entry in expected.items() if self._is_orphan(entry)}
         for peer in self.mesh.running():
             view = {(scope, key): digest for scope in self.mesh.scopes for key, digest in peer.view(scope).items()}
-            if view != {place: entry.digest for place, entry in expected.items()}:
-                odd = sorted(set(view) ^ set(expected)) or [
-                    place for place in sorted(view) if view[place] != expected[place].digest
-                ]
-                yield BrokenInvariant("L1", f"{peer.name} does not show the greatest valid delta of {odd[0]}")
+            wrong = [
+                place
+                for place in sorted(set(view) | set(expected))
+                if (place not in expected or view.get(place) != expected[place].digest)
+                and not (place in orphans and place[1] not in peer.keys)
+            ]
+            if wrong:
+                yield BrokenInvariant("L1", f"{peer.name} does not show the greatest valid delta of {wrong[0]}")
+        self.mesh.counters["orphans"] += len(orphans)
+
+    def _is_orphan(self, entry: Entry) -> bool:
+        """Whether nothing that can be fetched names a delta: its writer's head is void, or was never published.
+
+        Who was away when it came learns of it by asking for its key, and by nothing else.
+        """
+        return not any(entry.raw in _deltas_of(payload) for payload in self._segments())
+
+    def _segments(self) -> list[bytes]:
+        return [head.segments[n] for head in self._best_heads().values() for n in head.segments]
 
     def _brokers(self) -> Iterator[BrokenInvariant]:
         wanted = {self.mesh.topics.format(KeyTopic(*place)): entry.raw for place, entry in self._expected().items()}
@@ -272,18 +306,31 @@ class Liveness:
             yield from self._broker(broker.retained, wanted)
 
     def _broker(self, retained: dict[str, bytes], wanted: dict[str, bytes]) -> Iterator[BrokenInvariant]:
-        for topic, payload in {**wanted, **self._trust_topic(), **self._heads()}.items():
-            if retained.get(topic) != payload:
+        for topic, payload in {**wanted, **self._trust_topics(), **self._heads()}.items():
+            if retained.get(topic) != payload and not self._is_of_a_gen_to_come(retained.get(topic, b"")):
                 found = "nothing" if topic not in retained else "something else"
                 yield BrokenInvariant("L2", f"a broker retains {found} on {topic}")
 
-    def _trust_topic(self) -> dict[str, bytes]:
+    def _is_of_a_gen_to_come(self, payload: bytes) -> bool:
+        """Whether something is held: it is not repaired over, for a trust document on its way may make it valid."""
         peer = self.mesh.running()[0]
         assert peer.replicator is not None  # noqa: S101
-        return {self.mesh.topics.format(TrustTopic()): peer.replicator.peer.trust.raw}
+        entry, law = self.book.entry(payload), self.book.law(peer.replicator.peer.trust.raw)
+        active = entry is not None and law.writers.get(entry.stamp[2], {}).get("status", "active") == "active"
+        return entry is not None and active and entry.stamp[0] > law.gen
 
-    def _heads(self) -> dict[str, bytes]:
-        """Return the greatest index of each writer that anyone holds whole, with its segments."""
+    def _trust_topics(self) -> dict[str, bytes]:
+        """Return the trust document in force, and every step of the chain that anyone holds."""
+        held: dict[TrustTopic, list[Any]] = defaultdict(list)
+        for peer in self.mesh.running():
+            for document in peer.replicator.peer.chain.documents() if peer.replicator is not None else ():
+                held[TrustTopic(document.version)].append(document)
+        best = {topic: max(documents, key=lambda one: one.digest) for topic, documents in held.items()}
+        newest = max(best.values(), key=lambda one: one.order)
+        return {self.mesh.topics.format(topic): one.raw for topic, one in {**best, TrustTopic(): newest}.items()}
+
+    def _best_heads(self) -> dict[tuple[str, str], Any]:
+        """Return the greatest head of each writer that anyone holds whole."""
         best: dict[tuple[str, str], Any] = {}
         for peer in self.mesh.running():
             for place, head in peer.replicator.peer.heads.items() if peer.replicator is not None else ():
@@ -291,21 +338,24 @@ class Liveness:
                     continue
                 if place not in best or head.index.order > best[place].index.order:
                     best[place] = head
+        return best
+
+    def _heads(self) -> dict[str, bytes]:
         wanted: dict[Topic, bytes] = {}
-        for (scope, kid), head in best.items():
+        for (scope, kid), head in self._best_heads().items():
             wanted[IndexTopic(scope, kid)] = head.index.raw
             wanted |= {SegmentTopic(scope, kid, n): payload for n, payload in head.segments.items()}
         return {self.mesh.topics.format(topic): payload for topic, payload in wanted.items()}
 
     def check_joiner(self, joiner: MeshPeer, states: tuple[str, ...]) -> None:
         """L3: it shows what the others show, and says that it is ready."""
-        others = [peer for peer in self.mesh.running() if peer is not joiner]
-        for scope in self.mesh.scopes:
-            if joiner.view(scope) != others[0].view(scope):
-                raise BrokenInvariant("L3", f"who joins afresh sees another {scope}")
-            assert joiner.replicator is not None  # noqa: S101
-            if joiner.replicator.state_of(scope) not in states:
-                raise BrokenInvariant("L3", f"who joins afresh is {joiner.replicator.state_of(scope)} in {scope}")
+        wrong = [str(one) for one in self._nothing_lost() if joiner.name in str(one)]
+        if wrong:
+            raise BrokenInvariant("L3", wrong[0])
+        assert joiner.replicator is not None  # noqa: S101 - it was started
+        odd = {joiner.replicator.state_of(scope) for scope in self.mesh.scopes} - set(states)
+        if odd:
+            raise BrokenInvariant("L3", f"who joins afresh is {', '.join(sorted(odd))}")
 
     def check_pushes(self) -> None:
         """L6: every push whose process still runs has ended."""

@@ -27,7 +27,20 @@ from tars_settings.core.session import (
 )
 from tars_settings.core.topics import KeyTopic, Topics, TrustTopic
 from tars_settings.core.wire import encode
-from tars_settings.gossip.effects import Effect, Event, Follow, Loaded, Offered, Persist, Push, Repaired, Stage, Wake
+from tars_settings.gossip.effects import (
+    Compact,
+    Effect,
+    Event,
+    FloorRaised,
+    Follow,
+    Loaded,
+    Offered,
+    Persist,
+    Push,
+    Repaired,
+    Stage,
+    Wake,
+)
 from tars_settings.gossip.repair import RepairPolicy
 from tars_settings.gossip.replicator import Policy, Replicator
 from tars_settings.testing.bridge import Bridge
@@ -292,6 +305,14 @@ class Mesh:
         self.tell(peer, Push(ref, scope, assign, force=force))
         return ref
 
+    def compact(self, writer: str, scope: str = SCOPE) -> int:
+        """Have a writer sign a floor, and return the ref."""
+        ref, peer = next(self._refs), self.peers[writer]
+        if peer.replicator is not None:
+            peer.pushed[ref] = peer.life
+        self.tell(peer, Compact(ref, scope))
+        return ref
+
     # --- time --------------------------------------------------------------------------------------------------------
 
     def after(self, delay_s: float, action: Callable[[], None]) -> None:
@@ -367,6 +388,8 @@ class Mesh:
                 peer.stages.setdefault(ref, []).append(effect)
             case Repaired():
                 self.counters["repairs"] += 1
+            case FloorRaised():
+                self.counters["floors"] += 1
         for observer in self.observers:
             observer(peer, effect)
 

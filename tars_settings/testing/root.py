@@ -8,7 +8,7 @@ from typing import Any
 from tars_settings.core.delta import Assignment, DeltaBody
 from tars_settings.core.head import IndexBody, SegmentRef
 from tars_settings.core.topics import IndexTopic, KeyTopic, TrustTopic
-from tars_settings.core.wire import encode
+from tars_settings.core.wire import decode_envelope, encode
 from tars_settings.gossip.effects import Offered
 from tars_settings.testing.mesh import Mesh
 from tars_settings.trust.document import Retirement, TrustBody, Writer
@@ -33,16 +33,21 @@ class Root:
         self.version += 1
         return self._hand_out(self._body(reason))
 
-    def _body(self, reason: str) -> TrustBody:
+    def _body(self, reason: str, roots: Iterable[SigningKey] = ()) -> TrustBody:
         writers = tuple(
             Writer(key.name, key.public, self.mesh.grants.get(key.name, ("*", "_all")), **self.status.get(key.kid, {}))
             for key in self.keys
         )
-        publics = tuple(root.public for root in self.roots)
+        publics = tuple(root.public for root in roots or self.roots)
         return TrustBody(self.version, self.gen, publics, 1, writers, tuple(sorted(self.endorsed)), reason=reason)
 
     def _hand_out(self, body: TrustBody) -> bytes:
-        payload = self.roots[-1].sign("trust", self.mesh.fleet, encode(body))
+        payload = self.roots[0].sign("trust", self.mesh.fleet, encode(body))
+        for other in self.roots[1:]:
+            payload = other.cosign("trust", self.mesh.fleet, decode_envelope(payload))
+        return self._give(payload)
+
+    def _give(self, payload: bytes) -> bytes:
         self.chain.append(payload)
         takers = [peer for peer in self.mesh.running() if peer.signer is not None]
         if takers and self.mesh.random.random() < 0.5:
@@ -65,6 +70,15 @@ class Root:
         retired = {scope: Retirement(*limit) for scope, limit in limits.items()}
         self.status[key.kid] = {"status": "retired", "retired": retired}
         return self.issue("left")
+
+    def rotate(self) -> None:
+        """Replace the root key: the step between carries the signatures of both."""
+        self.version += 1
+        fresh = self.mesh.key("root", f"root-{self.version}")
+        body = self._body("rotated", [fresh])
+        payload = self.roots[0].sign("trust", self.mesh.fleet, encode(body))
+        self._give(fresh.cosign("trust", self.mesh.fleet, decode_envelope(payload)))
+        self.roots = [fresh]
 
     def quarrel(self) -> None:
         """Issue two documents with one version, each handed out at another place."""

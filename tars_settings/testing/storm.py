@@ -211,6 +211,10 @@ class Storm:
         for _ in self._writers(self.mesh):
             self.do_push()
 
+    def do_compact(self) -> None:
+        """A writer signs a floor."""
+        self.mesh.compact(self.random.choice(self._writers(self.mesh)).name, self.random.choice(self.mesh.scopes))
+
     def do_kill(self) -> None:
         """Kill a process and start it again."""
         peer = self._peer()
@@ -370,6 +374,11 @@ class Storm:
         self.mesh.counters["trust quarrels"] += 1
         self.root.quarrel()
 
+    def do_rotate(self) -> None:
+        """The root's key changes: who was away needs every step of the chain."""
+        self.mesh.counters["root rotations"] += 1
+        self.root.rotate()
+
     def do_jump(self) -> None:
         """A clock jumps ahead."""
         self.mesh.jump(self._peer(), self.random.choice((1.0, 100.0, 1e6)))
@@ -400,10 +409,10 @@ class Storm:
 
 
 WEIGHTS: Final = {
-    "push": 30, "burst": 4, "kill": 3, "power": 4, "fuse": 4, "fused_push": 4, "wipe": 3, "backup": 3, "restore": 2,
-    "damage": 2, "disk_full": 1, "partition": 6, "heal": 7, "broker_restart": 3, "broker_amnesia": 2,
+    "push": 30, "burst": 4, "compact": 3, "kill": 3, "power": 4, "fuse": 4, "fused_push": 4, "wipe": 3, "backup": 3,
+    "restore": 2,    "damage": 2, "disk_full": 1, "partition": 6, "heal": 7, "broker_restart": 3, "broker_amnesia": 2,
     "broker_snapshot": 3, "broker_rollback": 3, "bridge_cut": 8, "bridge_heal": 8, "hostile": 14, "hostile_flood": 2,
     "rogue": 4, "recover": 1, "partitioned_recover": 1, "retire": 1, "trust": 1, "quarrel": 0.5, "jump": 2, "mute": 2,
-    "weather": 5, "calm": 2, "wait": 3,
+    "weather": 5, "calm": 2, "wait": 3, "rotate": 1,
 }  # fmt: skip
 """How often each thing is drawn."""
