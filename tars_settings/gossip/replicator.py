@@ -232,6 +232,11 @@ class Replicator:
         self._steps_asked.clear()
         self._prober.ask([self._trust_topic], first=True)
 
+    def _ask_chain(self) -> None:
+        """Keepers see to it that every step of the chain is there, for those who can't follow without it."""
+        if self.is_keeper:
+            self._prober.ask([self.topics.format(TrustTopic(version)) for version in self.peer.chain.versions()])
+
     def _is_chosen(self) -> bool:
         if self.policy.repair != "all":
             return self.policy.keeper
@@ -317,6 +322,7 @@ class Replicator:
     def _begin_sync(self, scopes: Iterable[str] | None = None) -> None:
         self._trust_asked = False
         self._ask_trust()
+        self._ask_chain()
         for scope in tuple(self._syncs) if scopes is None else scopes:
             self._syncs[scope].restart(self._now_s, self.policy.sync_bound_s)
             self._advance(self._syncs[scope])
@@ -648,8 +654,7 @@ class Replicator:
         if not self._live:
             return
         self._ask_trust()
-        if self.is_keeper:
-            self._prober.ask([self.topics.format(TrustTopic(version)) for version in self.peer.chain.versions()])
+        self._ask_chain()
         turn = next(self._turns)
         for n, sync in enumerate(self._syncs.values()):
             sync.audited = n == turn % len(self._syncs)
