@@ -67,7 +67,7 @@ class Reply(msgspec.Struct, frozen=True):
     instance: str
     fate: Fate
     message: str = ""
-    shadowed: dict[str, str] = {}  # noqa: RUF012
+    shadowed: dict[str, str] = {}
     after_s: float = 0.0
 
 
@@ -117,7 +117,9 @@ class Receipt:
         if stage.stage == "signed":
             self.synced = stage.synced
 
-    def wait(self, timeout_s: float = 5.0, need: Need = "applied", *, on_reply: Callable[[Reply], None] | None = None) -> Report:
+    def wait(
+        self, timeout_s: float = 5.0, need: Need = "applied", *, on_reply: Callable[[Reply], None] | None = None
+    ) -> Report:
         """Wait for a result of the strength *need* for *timeout_s* at most, and return how far it came.
 
         ``applied`` waits for a report of every live worker that was asked; *on_reply* is told of each as it comes.
@@ -157,7 +159,7 @@ class Writer:
         self._schemas: dict[str, dict[str, bytes]] = {}
         self._heard_s = 0.0
         self._refs = 0
-        self._states: dict[str, str] = {}
+        self._followed: set[str] = set()
 
     # --- entering and leaving ----------------------------------------------------------------------------------------
 
@@ -171,7 +173,9 @@ class Writer:
             raise BrokerUnreachableError(f"no connection to the broker within {self._connect_within_s:g} s: {reason}")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -196,7 +200,9 @@ class Writer:
     # --- in the agent's thread ---------------------------------------------------------------------------------------
 
     def on_session(self, event: SessionUp | SessionDown) -> None:
-        """Wake whoever waits for the connection."""
+        """Wake whoever waits for the connection, and follow again what was followed."""
+        if isinstance(event, SessionUp) and self._followed:
+            self._agent.subscribe(tuple(sorted(self._followed)))
         with self._changed:
             self._changed.notify_all()
 
@@ -242,6 +248,14 @@ class Writer:
             while (now_s := time.monotonic()) < began_s + timeout_s and now_s < self._heard_s + SETTLE_S:
                 self._changed.wait(max(0.0, self._heard_s + SETTLE_S - now_s))
 
+    def _follow(self, topic_filter: str, timeout_s: float) -> None:
+        """Subscribe to a filter of presences or schemas for good, and wait for its replay the first time."""
+        if topic_filter in self._followed:
+            return
+        self._followed.add(topic_filter)
+        self._agent.submit(lambda: self._agent.subscribe((topic_filter,)))
+        self._settled(timeout_s)
+
     # --- looking -----------------------------------------------------------------------------------------------------
 
     def sync(self, scope: str, timeout_s: float = 6.0) -> str:
@@ -267,20 +281,18 @@ class Writer:
 
         A worker whose process died is ``offline`` even where only a sibling's last will says so.
         """
-        topic_filter = self._agent.replicator.topics.presence_filter(service)
-        self._agent.submit(lambda: self._agent.subscribe((topic_filter,)))
-        self._settled(timeout_s)
+        self._follow(self._agent.replicator.topics.presence_filter(service), timeout_s)
         with self._changed:
             held = [one for one, _ in self._presences.values() if service in (None, one.service)]
         gone = {one.ext.get("session") for one in held if one.state == "offline"} - {None}
-        known = [msgspec.structs.replace(one, state="offline") if one.ext.get("session") in gone else one for one in held]
+        known = [
+            msgspec.structs.replace(one, state="offline") if one.ext.get("session") in gone else one for one in held
+        ]
         return sorted(known, key=lambda one: (one.service, one.instance))
 
     def schemas(self, service: str, timeout_s: float = 2.0) -> list[bytes]:
         """Return the JSON Schemas that workers of a service published; advice, since anyone can publish one."""
-        topic_filter = self._agent.replicator.topics.schema_filter(service)
-        self._agent.submit(lambda: self._agent.subscribe((topic_filter,)))
-        self._settled(timeout_s)
+        self._follow(self._agent.replicator.topics.schema_filter(service), timeout_s)
         with self._changed:
             return [schema for _, schema in sorted(self._schemas.get(service, {}).items())]
 
@@ -367,9 +379,7 @@ class Writer:
         with self._changed:
             held = [one for one, _ in self._presences.values()]
         return [
-            one
-            for one in held
-            if (wanted.service in (None, one.service)) and (wanted.instance in (None, one.instance))
+            one for one in held if (wanted.service in (None, one.service)) and (wanted.instance in (None, one.instance))
         ]
 
     # --- values ------------------------------------------------------------------------------------------------------
@@ -436,7 +446,9 @@ class Writer:
         service = Scope.parse(scope).service or "all"
         secret_key = keys.get(service) or next(iter(keys.values()), None)
         if secret_key is None:
-            raise SecretKeyMissingError(f"{key} is a secret, and TARS_SETTINGS_SECRET_KEYS holds no key to encrypt it with")
+            raise SecretKeyMissingError(
+                f"{key} is a secret, and TARS_SETTINGS_SECRET_KEYS holds no key to encrypt it with"
+            )
         return encrypt(
             encode(value),
             secret_key,
@@ -523,7 +535,9 @@ def _checked(schemas: Sequence[bytes], values: Mapping[str, Any]) -> dict[str, A
         except (TypeError, ValueError, OverflowError):
             complaints.append(f"{key}: not a value that JSON can carry; push with the Settings class")
             continue
-        complaints += dict.fromkeys(f"{key}: {message}" for schema in schemas for message in check(schema, key, plain[key]))
+        complaints += dict.fromkeys(
+            f"{key}: {message}" for schema in schemas for message in check(schema, key, plain[key])
+        )
     if complaints:
         raise InvalidValueError("\n".join(complaints))
     return plain

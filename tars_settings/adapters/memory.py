@@ -65,6 +65,11 @@ class MemoryBroker:
         self._sessions: list[MemoryTransport] = []
         self._running = True
 
+    @property
+    def sessions(self) -> int:
+        """How many sessions are open."""
+        return len(self._sessions)
+
     def publish(self, topic: str, payload: bytes, *, retain: bool = True) -> None:
         """Publish as any client could; an empty retained payload empties the topic."""
         with self._lock:

@@ -51,11 +51,11 @@ class Status(msgspec.Struct, frozen=True):
     scopes: dict[str, ScopeReport]
     lacking: tuple[str, ...] = ()
     refused: tuple[RefusalReport, ...] = ()
-    shadowed: dict[str, str] = {}  # noqa: RUF012
+    shadowed: dict[str, str] = {}
     unknown: tuple[str, ...] = ()
     unstored: str = ""
     reason: str = ""
-    counters: dict[str, int] = {}  # noqa: RUF012
+    counters: dict[str, int] = {}
 
 
 class Follower(Generic[T]):
@@ -142,7 +142,9 @@ class Follower(Generic[T]):
 
     def _refusals(self) -> tuple[RefusalReport, ...]:
         return tuple(
-            RefusalReport(one.delta.scope, one.delta.stamp.epoch, one.delta.stamp.digest.hex(), one.keys, one.message[:500])
+            RefusalReport(
+                one.delta.scope, one.delta.stamp.epoch, one.delta.stamp.digest.hex(), one.keys, one.message[:500]
+            )
             for one in self.built.refused
         )
 
@@ -203,7 +205,11 @@ class Follower(Generic[T]):
         for refused in built.refused:
             if all(refused.delta is not one.delta for one in held.refused):
                 _log.warning(
-                    "%s refused epoch %d of %s: %s", self.service, refused.delta.stamp.epoch, refused.delta.scope, refused.message
+                    "%s refused epoch %d of %s: %s",
+                    self.service,
+                    refused.delta.stamp.epoch,
+                    refused.delta.scope,
+                    refused.message,
                 )
         if built.snapshot is not held.snapshot:
             epoch = max(self._agent.replicator.peer.registers.highest(scope)[1] for scope in self.scopes)
@@ -331,6 +337,9 @@ class Follower(Generic[T]):
         """Say goodbye: the report that this worker is offline."""
         if self._lkg_waits:
             self._write_lkg()
+        if self._lkg is not None:
+            self._lkg.close()  # here, since its connection belongs to this thread
+            self._lkg = None
         self.report("offline")
         self._report_s = float("-inf")
 

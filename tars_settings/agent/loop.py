@@ -440,7 +440,10 @@ class Agent:
                 self.counters[f"rejected {reason}"] += 1
                 if self.counters[f"rejected {reason}"] in (1, 10, 100, 1000, 10_000):
                     _log.warning(
-                        "rejected on %s: %s (%d so far)", ascii(topic)[:160], reason, self.counters[f"rejected {reason}"]
+                        "rejected on %s: %s (%d so far)",
+                        ascii(topic)[:160],
+                        reason,
+                        self.counters[f"rejected {reason}"],
                     )
             case HeldBack():
                 self.counters["held"] += 1

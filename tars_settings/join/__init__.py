@@ -8,4 +8,3 @@ from tars_settings.join.live import Live
 from tars_settings.join.watch import Change, Watch
 
 __all__ = ["Change", "Fleet", "Join", "Live", "Status", "Watch", "join"]
-

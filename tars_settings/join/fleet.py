@@ -13,11 +13,12 @@ from tars_settings.agent.assemble import TransportFactory, assemble, mqtt_transp
 from tars_settings.agent.follower import Follower, keys_of_model
 from tars_settings.agent.keep import LastGood
 from tars_settings.agent.loop import Agent
-from tars_settings.errors import ClosedError, NoServiceError
+from tars_settings.errors import ClosedError
 from tars_settings.join.live import Live
 from tars_settings.schema import schema_hash, schema_of
-from tars_settings.settings import SnapshotBuilder, service_of
+from tars_settings.settings import SnapshotBuilder
 from tars_settings.sources.environment import Environment
+from tars_settings.trust.document import TrustDocument
 
 T = TypeVar("T", bound=BaseSettings)
 
@@ -37,7 +38,6 @@ class Fleet:
         self._transport = transport
         self._agent: Agent | None = None
         self._lives: list[Live[Any]] = []
-        self._kept: list[LastGood] = []
         self._session = ""
         self._closed = False
         self._environment.root  # noqa: B018 - missing or malformed, it is said here and not in a thread
@@ -55,14 +55,10 @@ class Fleet:
         """
         if self._closed:
             raise ClosedError("this fleet was left; make another")
-        name = service or service_of(cls)
-        if name is None:
-            raise NoServiceError(
-                f"{cls.__name__} names no service: class {cls.__name__}(Settings, service=\"…\"), or in model_config"
-            )
+        builder = SnapshotBuilder(cls, environment=self._environment, service=service, trust=self._trust)
         is_first = self._agent is None
-        agent = self._agent or self._assemble(name)
-        follower = self._follow(agent, cls, name)
+        agent = self._agent or self._assemble(builder.service)
+        follower = self._follow(agent, cls, builder)
         live = Live(agent, follower)
         if is_first:
             follower.begin()
@@ -79,13 +75,13 @@ class Fleet:
         self._agent = agent
         return agent
 
-    def _follow(self, agent: Agent, cls: type[T], name: str) -> Follower[T]:
-        environment = self._environment
-        builder = SnapshotBuilder(cls, environment=environment, service=name, trust=lambda: agent.replicator.peer.trust)
+    def _trust(self) -> TrustDocument:
+        return self._environment.pinned() if self._agent is None else self._agent.replicator.peer.trust
+
+    def _follow(self, agent: Agent, cls: type[T], builder: SnapshotBuilder[T]) -> Follower[T]:
+        environment, name = self._environment, builder.service
         schema = schema_of(cls)
         hashed = schema_hash(schema)
-        kept = LastGood(environment, name, hashed)
-        self._kept.append(kept)
         return Follower(
             agent,
             builder,
@@ -93,7 +89,7 @@ class Fleet:
             instance=environment.instance,
             keys=keys_of_model(schema),
             schema=(hashed, schema),
-            lkg=kept,
+            lkg=LastGood(environment, name, hashed),
             session=self._session,
         )
 
@@ -104,14 +100,14 @@ class Fleet:
             live.close()
         if self._agent is not None:
             self._agent.stop()
-        for kept in self._kept:
-            kept.close()
-        self._lives, self._kept = [], []
+        self._lives = []
 
     def __enter__(self) -> Fleet:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     async def __aenter__(self) -> Fleet:
@@ -140,7 +136,9 @@ class Join(Generic[T]):
             self._stack.close()
             raise
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stack.close()
 
     async def __aenter__(self) -> Live[T]:

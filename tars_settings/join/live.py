@@ -155,7 +155,7 @@ def _register_for_fork(live: Live[Any]) -> None:
 
 def _after_fork() -> None:
     for live in list(_lives):
-        live._forget()  # noqa: SLF001 - the module's own
+        live._forget()
 
 
 if hasattr(os, "register_at_fork"):

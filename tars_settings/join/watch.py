@@ -144,7 +144,9 @@ class Watch(Generic[T]):
     def __enter__(self) -> Watch[T]:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -263,7 +265,9 @@ def _loop_for(callback: Callback[Any]) -> asyncio.AbstractEventLoop | None:
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
-        raise UsageError("a coroutine function as callback needs the event loop running where on_change() is called") from None
+        raise UsageError(
+            "a coroutine function as callback needs the event loop running where on_change() is called"
+        ) from None
 
 
 def alive(watches: Iterable[weakref.ref[Watch[T]]]) -> list[Watch[T]]:

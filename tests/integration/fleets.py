@@ -90,14 +90,20 @@ class TestFleet:
         given = {f"TARS_SETTINGS_{key.upper()}": str(value) for key, value in self.given(name).items()}
         if name == "ops":
             given["TARS_SETTINGS_WRITER_KEY"] = str(self.key_file)
-        plain = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG", "TARS_SETTINGS_REAL_INPUT")}
+        plain = {
+            key: value
+            for key, value in os.environ.items()
+            if key in ("PATH", "HOME", "LANG", "TARS_SETTINGS_REAL_INPUT")
+        }
         return {**plain, "PYTHONPATH": str(ROOT), **given, **more}
 
 
 class WorkerProcess:
     """``python -m tests.integration.worker`` as a process; its JSON lines are read by a thread."""
 
-    def __init__(self, fleet: TestFleet, service: str, instance: str, *, dotenv: Path | None = None, **more: str) -> None:
+    def __init__(
+        self, fleet: TestFleet, service: str, instance: str, *, dotenv: Path | None = None, **more: str
+    ) -> None:
         command = [sys.executable, "-m", "tests.integration.worker", service, *([str(dotenv)] if dotenv else [])]
         self.service = service
         self.instance = instance

@@ -48,7 +48,9 @@ def changes(classes: dict[str, Any], dotenvs: dict[str, Path | None]) -> dict[st
     for service, share in zip(SERVICES, (18, 8, 14), strict=True):
         cls, dotenv = classes[service], dotenvs[service]
         text = dotenv.read_text() if dotenv is not None else ""
-        set_there = {line.split("=")[0].strip() for line in text.splitlines() if "=" in line and not line.startswith("#")}
+        set_there = {
+            line.split("=")[0].strip() for line in text.splitlines() if "=" in line and not line.startswith("#")
+        }
         free = [name for name, field in cls.model_fields.items() if _env_name(name, field) not in set_there]
         names = [name for name in free if is_pushable(cls, name)][:share]
         wanted[service] = {name: another(cls.model_fields[name].default) for name in names}

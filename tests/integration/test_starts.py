@@ -61,7 +61,9 @@ def test_without_a_broker_the_replica_serves(fleet: TestFleet, monkeypatch: pyte
         assert not live.status.connected
 
 
-def test_without_a_broker_and_without_a_replica_defaults_serve(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_broker_and_without_a_replica_defaults_serve(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     fleet = TestFleet(tmp_path / "fleet", f"mqtt://127.0.0.1:{free_port()}")
     caplog.set_level(logging.INFO)
     with tars_settings.join(Stt, **fleet.given("new")) as live:
