@@ -24,7 +24,7 @@ from tars_settings.errors import DecryptionError
 from tars_settings.provenance.resolution import Origin, Resolution
 from tars_settings.sources.environment import Environment
 from tars_settings.sources.failures import secret_texts, texts_of, without_inputs
-from tars_settings.sources.fold import Folded, Folder, Said, State, default_base, lay
+from tars_settings.sources.fold import Folded, Folder, Said, State, default_base, fresh, lay
 from tars_settings.sources.settle import Refused, Settler
 from tars_settings.sources.stored import Kept, StoredFleet, load_lkg, load_stored, merged
 from tars_settings.trust.document import TrustDocument
@@ -101,7 +101,8 @@ class Captured:
         """
         state = self.compose(folded)
         try:
-            BaseModel.__init__(instance, **state)
+            # Before-validators take things out of the dicts that they are given: never out of what was captured.
+            BaseModel.__init__(instance, **fresh(state))
         except ValidationError as error:
             return without_inputs(error, (*secret_texts(self.model, state), *decrypted_texts(folded)))
         return instance
@@ -252,7 +253,7 @@ class FleetSettingsSource(PydanticBaseSettingsSource):
         """Try the model with what is above: a class that can't fall back by itself gets only what validates."""
         state = lay(with_defaults(self.settings_cls, folded, set(self.current_state)), self.current_state)
         try:
-            BaseModel.__init__(self.settings_cls.__new__(self.settings_cls), **state)
+            BaseModel.__init__(self.settings_cls.__new__(self.settings_cls), **fresh(state))
         except ValidationError as error:
             return without_inputs(error, (*secret_texts(self.settings_cls, state), *decrypted_texts(folded)))
         return None

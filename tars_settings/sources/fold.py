@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, get_args, get_origin
+from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -20,6 +20,7 @@ from tars_settings.provenance.fields import Step, alternatives, has_names, names
 from tars_settings.provenance.resolution import Placed
 
 State = dict[str, Any]
+_CONTAINERS: Final = frozenset((dict, list))
 
 
 def lay(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> State:
@@ -33,6 +34,13 @@ def lay(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> State:
         below = laid.get(key)
         laid[key] = lay(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return laid
+
+
+def fresh(value: Any) -> Any:
+    """Return a value whose dicts and lists are copies, at every depth; whatever else it holds is shared."""
+    if type(value) is dict:
+        return {key: fresh(one) if type(one) in _CONTAINERS else one for key, one in value.items()}
+    return [fresh(one) for one in value] if type(value) is list else value
 
 
 @dataclasses.dataclass(frozen=True)

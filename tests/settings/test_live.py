@@ -77,6 +77,29 @@ def test_the_environment_is_read_once(stage: Stage, monkeypatch: pytest.MonkeyPa
     assert made.build(EMPTY).snapshot.low == 3
 
 
+def test_before_validators_may_take_their_input_apart(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Greedy(BaseModel):
+        name: str = ""
+        size: int = 0
+
+        @model_validator(mode="before")
+        @classmethod
+        def _takes(cls, given: dict[str, Any]) -> dict[str, Any]:
+            return {"name": given.pop("name", "gone"), "size": given.pop("size", -1)}
+
+    class Holder(Settings, service="stt-worker"):
+        from_env: Greedy = Greedy(name="d")
+        from_fleet: Greedy = Greedy(name="d")
+        other: int = 0
+
+    monkeypatch.setenv("FROM_ENV", '{"name": "e", "size": 1}')
+    made = builder(stage, Holder)
+    whole = delta({"from_fleet": {"name": "f", "size": 2}}, 1)
+    for number in range(3):
+        snapshot = made.build(view_of(whole, delta({"other": number, "nope": 1}, 2))).snapshot
+        assert (snapshot.from_env.name, snapshot.from_fleet.size, snapshot.other) == ("e", 2, number)
+
+
 def test_the_environment_shadows_and_it_is_told(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STT_LOW", "3")
     monkeypatch.setenv("STT_AUDIO__GAIN", "7")
