@@ -70,14 +70,14 @@ class Captured:
     """What the other sources of a chain said once: enough to build the state anew with other fleet values."""
 
     def __init__(self, source: FleetSettingsSource) -> None:
-        states = source.settings_sources_data
+        states = {**source.settings_sources_data, **source.said_above}
         names = list(states)
         ours = names.index(source.name) if source.name in names else len(names)
         self.model = source.settings_cls
         self.fleet_source = source.name
         self.chain: tuple[Any, ...] = source.chain
         self.states: Mapping[str, Mapping[str, Any]] = states
-        self.above: State = source.current_state
+        self.above: State = source.above
         self.defaults: Mapping[str, Any] = states.get(_DEFAULTS, {})
         self.below: State = {}
         for name in names[ours + 1 :]:
@@ -179,6 +179,8 @@ class FleetSettingsSource(PydanticBaseSettingsSource):
         self.stored: StoredFleet | None = None
         self.folded = Folded({})
         self.said = Said(FleetView())
+        self.above: State = {}
+        self.said_above: dict[str, Any] = {}
         self._given = environment
         self._opener: Callable[[Register], Any] | None = None
 
@@ -212,6 +214,10 @@ class FleetSettingsSource(PydanticBaseSettingsSource):
         heals = current is not None and current.settings_cls is self.settings_cls
         if current is not None and heals:
             current.sources.append(self)
+            # Kept before the model sees them: its before-validators may take dicts apart.
+            self.above = fresh(self.current_state)
+            if current.capturing:
+                self.said_above = fresh(self.settings_sources_data)
         if (heals and current is not None and current.capturing) or self.service is None:
             return {}
         if self.environment.fleet is None:
