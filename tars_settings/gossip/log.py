@@ -42,11 +42,14 @@ class Built(msgspec.Struct, frozen=True):
 
 
 def is_behind(peer: Peer, scope: str, kid: str) -> bool:
-    """Return whether the head in force lacks a live delta of its own writer, or does not name the floor."""
-    head = peer.heads.get((scope, kid))
-    if lacks_own(peer, scope, kid):
+    """Return whether a writer has to sign a new head, once the scope was caught up.
+
+    The one in force lacks a live delta of its own, names a segment that nobody could produce, or not the floor in force.
+    """
+    head = peer.head(scope, kid)
+    if head.missing() or lacks_own(peer, scope, kid):
         return True
-    return head is not None and head.index is not None and head.index.body.floor != floor_ref(peer, scope)
+    return head.index is not None and head.index.body.floor != floor_ref(peer, scope)
 
 
 def lacks_own(peer: Peer, scope: str, kid: str) -> bool:
