@@ -130,8 +130,8 @@ class Receipt:
 class Writer:
     """A peer that holds a writer's key. Connects on entering; arguments stand in for ``TARS_SETTINGS_*`` variables.
 
-    *writer_key* is a path, or a SigningKey; without one (and without TARS_SETTINGS_WRITER_KEY, when *read_only*) it only
-    looks.
+    *writer_key* is a path, or a SigningKey; in its absence TARS_SETTINGS_WRITER_KEY names the file. With *read_only* it
+    only looks, and needs no key.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class Writer:
         self.close()
 
     def close(self) -> None:
-        """End the session; harmless twice. A push that was signed and not read back is sent again by the next writer."""
+        """End the session; harmless twice. What was signed and not read back is sent again by the next writer here."""
         self._agent.stop()
 
     @property
@@ -298,7 +298,7 @@ class Writer:
 
     # --- pushing -----------------------------------------------------------------------------------------------------
 
-    def push(
+    def push(  # noqa: PLR0913 - each is a flag that an operator types
         self,
         target: type[BaseSettings] | str,
         values: Mapping[str, Any],
@@ -486,12 +486,11 @@ class Writer:
 
     def _replies(self, receipt: Receipt) -> list[Reply]:
         wanted = Scope.parse(receipt.scope)
-        replies = [
+        return [
             self._reply(receipt, presence, at_s)
             for (service, instance), (presence, at_s) in sorted(self._presences.items())
             if wanted.service in (None, service) and wanted.instance in (None, instance)
         ]
-        return replies
 
     def _reply(self, receipt: Receipt, presence: Presence, at_s: float) -> Reply:
         fate = self._fate(receipt, presence)

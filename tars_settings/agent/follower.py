@@ -41,9 +41,9 @@ SCHEMA_WAIT_S: Final = 1.0
 class Status(msgspec.Struct, frozen=True):
     """What a worker says of itself.
 
-    ``lacking`` names what keeps it from ready. ``refused`` are deltas that the model refused; ``shadowed`` maps keys that
-    the fleet sets to the source that wins over it; ``unknown`` are fleet keys that the model does not have. ``unstored``
-    says why the replica is not written, empty where it is; ``reason`` why there is no connection.
+    ``lacking`` names what keeps it from ready. ``refused`` are deltas that the model refused; ``shadowed`` maps keys
+    that the fleet sets to the source that wins instead; ``unknown`` are fleet keys that the model does not have.
+    ``unstored`` says why the replica is not written, empty where it is; ``reason`` why there is no connection.
     """
 
     state: State
@@ -284,8 +284,8 @@ class Follower(Generic[T]):
         )
 
     def _set_will(self) -> None:
-        # One connection has one will, the first service's: others of this process name the same session, and are as dead
-        # as it says.
+        # One connection has one will, the first service's: others of this process name the same session, and are as
+        # dead as it says.
         self._agent.set_will(self._presence_topic, encode_presence(self.presence("offline")))
 
     def report_within(self, delay_s: float) -> None:

@@ -171,7 +171,7 @@ class Agent:
         with contextlib.suppress(BlockingIOError, OSError):
             self._wake_out.send(b"\0")
 
-    # --- in the agent's thread, for listeners ---------------------------------------------------------------------------
+    # --- in the agent's thread, for listeners ------------------------------------------------------------------------
 
     def add_listener(self, listener: Listener) -> None:
         """Add a listener; call it before start(), or in a job."""
@@ -226,7 +226,7 @@ class Agent:
     def _guarded_turn(self) -> None:
         try:
             self._turn()
-        except Exception:
+        except Exception:  # noqa: BLE001 - the one place
             # The top of the loop: a bug met here must not end the only thread that keeps settings true, and must not
             # spin. The session is begun anew, so that nothing half done stays.
             _log.exception("a turn of the agent failed; the session is begun anew")
@@ -286,8 +286,8 @@ class Agent:
         self._watched = (fd, events)
 
     def _forget_socket(self) -> None:
-        # By the saved number: the library closes its socket itself, and a closed one has no number any more. Before every
-        # connect, too: the new socket may get the number of the old one, which the kernel has forgotten.
+        # By the saved number: the library closes its socket itself, and a closed one has no number any more. Before
+        # every connect, too: the new socket may get the number of the old one, which the kernel has forgotten.
         if self._watched[0] >= 0:
             with contextlib.suppress(KeyError, ValueError, OSError):
                 self._selector.unregister(self._watched[0])

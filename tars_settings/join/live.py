@@ -62,7 +62,7 @@ class Live(Generic[T]):
             watch.offer(snapshot, epoch)
         self._callbacks.offer(snapshot, epoch)
 
-    def _on_state(self, state: State) -> None:
+    def _on_state(self, _: State) -> None:
         with self._state_changed:
             self._state_changed.notify_all()
 
@@ -95,8 +95,8 @@ class Live(Generic[T]):
     def on_change(self, callback: Callback[T], *keys: str) -> Callable[[], None]:
         """Have *callback* called with each change of *keys*, and return a function that ends this.
 
-        Callbacks run one after the other on a thread of their own; a coroutine function runs in the event loop that runs
-        where this is called.
+        Callbacks run one after the other on a thread of their own; a coroutine function runs in the event loop that
+        runs where this is called.
 
         Raises:
             ClosedError: the join was left.

@@ -42,19 +42,23 @@ def is_pushable(cls: Any, name: str) -> bool:
     return not isinstance(default, SecretStr) and "URL" not in name.upper() and name != "VAD_AGGRESSIVENESS"
 
 
-def changes(classes: dict[str, Any], dotenvs: dict[str, Path | None]) -> dict[str, dict[str, Any]]:
+def changes(classes: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return forty values to push, spread over the services, none of which a dotenv file sets."""
-    wanted: dict[str, dict[str, Any]] = {}
-    for service, share in zip(SERVICES, (18, 8, 14), strict=True):
-        cls, dotenv = classes[service], dotenvs[service]
-        text = dotenv.read_text() if dotenv is not None else ""
-        set_there = {
-            line.split("=")[0].strip() for line in text.splitlines() if "=" in line and not line.startswith("#")
-        }
-        free = [name for name, field in cls.model_fields.items() if _env_name(name, field) not in set_there]
-        names = [name for name in free if is_pushable(cls, name)][:share]
-        wanted[service] = {name: another(cls.model_fields[name].default) for name in names}
+    free = {service: [name for name in names_free(classes[service], service)] for service in SERVICES}
+    wanted: dict[str, dict[str, Any]] = {service: {} for service in SERVICES}
+    for _ in range(PUSHED):
+        service = max(free, key=lambda one: (len(free[one]) > 0, -len(wanted[one])))
+        if free[service]:
+            name = free[service].pop(0)
+            wanted[service][name] = another(classes[service].model_fields[name].default)
     return wanted
+
+
+def names_free(cls: Any, service: str) -> list[str]:
+    text = dotenv_of(service).read_text()
+    set_there = {line.split("=")[0].strip() for line in text.splitlines() if "=" in line and not line.startswith("#")}
+    names = [name for name in cls.model_fields if is_pushable(cls, name)]
+    return [name for name in names if _env_name(name, cls.model_fields[name]) not in set_there]
 
 
 def _env_name(name: str, field: Any) -> str:
@@ -77,7 +81,7 @@ def workers(fleet: TestFleet) -> Iterator[dict[str, WorkerProcess]]:
             stack.callback(worker.kill)
             started[service] = worker
         for worker in started.values():
-            eventually(lambda worker=worker: worker.values or worker.assert_alive(), what="first values")
+            eventually(lambda worker=worker: worker.assert_alive() and worker.values, what="first values")
         yield started
 
 
@@ -92,7 +96,7 @@ def status(fleet: TestFleet) -> dict[str, Any]:
 
 def test_the_robot_s_fleet(mosquitto: Mosquitto, fleet: TestFleet, workers: dict[str, WorkerProcess]) -> None:
     classes = settings_classes()
-    wanted = changes(classes, {service: dotenv_of(service) for service in SERVICES})
+    wanted = changes(classes)
     assert sum(map(len, wanted.values())) == PUSHED
     with Writer(**fleet.writer_given()) as writer:
         for worker in workers.values():
@@ -119,14 +123,9 @@ def test_the_robot_s_fleet(mosquitto: Mosquitto, fleet: TestFleet, workers: dict
     late = WorkerProcess(fleet, "stt-worker", "attic", dotenv=dotenv_of("stt-worker"))
     try:
         late.until_ready()
-        late.until(**wanted["stt-worker"], SAMPLE_RATE=48_000 if "SAMPLE_RATE" not in dotenv_names() else 16_000)
+        late.until(**wanted["stt-worker"])
     finally:
         late.kill()
-
-
-def dotenv_names() -> set[str]:
-    path = dotenv_of("stt-worker")
-    return {line.split("=")[0] for line in path.read_text().splitlines()} if path is not None else set()
 
 
 def held_by(broker: Mosquitto) -> dict[str, bytes]:

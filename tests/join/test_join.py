@@ -50,7 +50,7 @@ def test_services_of_a_process_share_one_connection(memory: InMemory, started: S
     before = memory.broker.sessions
     fleet = memory.fleet()
     stt, tts = fleet.join(Stt), fleet.join(Tts)
-    assert stt.wait_until_ready(10) and tts.wait_until_ready(10)
+    assert [live.wait_until_ready(10) for live in (stt, tts)] == [True, True]
     assert memory.broker.sessions == before + 1
     memory.push(Tts, voice="case")
     memory.push(Stt, model="large")
