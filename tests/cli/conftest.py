@@ -1,0 +1,31 @@
+"""A command line, and a fleet with a broker for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.brokers import Mosquitto
+from tests.cli.running import Cli, Plant, found_plant
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """The command, at home in an empty directory, without any setting."""
+    home = tmp_path / "home"
+    home.mkdir()
+    return Cli(home)
+
+
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
+    """A fleet with a running broker, shared by the tests of a module; workers end with it."""
+    home = tmp_path_factory.mktemp("plant")
+    with Mosquitto(home / "mosquitto") as broker:
+        made = found_plant(home, broker)
+        try:
+            yield made
+        finally:
+            made.end()
