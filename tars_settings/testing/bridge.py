@@ -19,6 +19,7 @@ class Bridge:
         self._mesh = mesh
         self.up = True
         self._session = 0
+        self._arrival_s = 0.0
 
     def cut(self) -> None:
         """Cut the link; what is on its way is lost."""
@@ -28,10 +29,15 @@ class Bridge:
             self._mesh.counters["bridge cuts"] += 1
 
     def heal(self) -> None:
-        """Join again: each side's retained messages go to the other, all at once."""
-        if self.up:
+        """Join again."""
+        if not self.up:
+            self.up = True
+            self.swap()
+
+    def swap(self) -> None:
+        """Send each side's retained messages to the other, all at once: when the link is back, or a broker."""
+        if not self.up or len(self._mesh.brokers) == 1:
             return
-        self.up = True
         retained = [dict(broker.retained) for broker in self._mesh.brokers]
         for origin, topics in enumerate(retained):
             for topic, payload in topics.items():
@@ -48,10 +54,12 @@ class Bridge:
         if not self.up or not topic.startswith(self._mesh.topics.prefix):
             return
         session = self._session
+        # One connection: nothing overtakes, whatever the latency does.
+        self._arrival_s = max(self._arrival_s, self._mesh.now_s + self._mesh.faults.latency_s[1])
         for number in range(len(self._mesh.brokers)):
             if number != origin:
                 self._mesh.after(
-                    self._mesh.faults.latency_s[1],
+                    self._arrival_s - self._mesh.now_s,
                     lambda number=number: self._arrive(number, session, topic, payload, retain=retain),  # type: ignore[misc]
                 )
 

@@ -302,11 +302,11 @@ class Liveness:
 
     def _brokers(self) -> Iterator[BrokenInvariant]:
         wanted = {self.mesh.topics.format(KeyTopic(*place)): entry.raw for place, entry in self._expected().items()}
-        for broker in self.mesh.brokers:
-            yield from self._broker(broker.retained, wanted)
+        for number, broker in enumerate(self.mesh.brokers):
+            yield from self._broker(broker.retained, {**wanted, **self._trust_topics(number), **self._heads()})
 
     def _broker(self, retained: dict[str, bytes], wanted: dict[str, bytes]) -> Iterator[BrokenInvariant]:
-        for topic, payload in {**wanted, **self._trust_topics(), **self._heads()}.items():
+        for topic, payload in wanted.items():
             if retained.get(topic) != payload and not self._is_of_a_gen_to_come(retained.get(topic, b"")):
                 found = "nothing" if topic not in retained else "something else"
                 yield BrokenInvariant("L2", f"a broker retains {found} on {topic}")
@@ -319,12 +319,13 @@ class Liveness:
         active = entry is not None and law.writers.get(entry.stamp[2], {}).get("status", "active") == "active"
         return entry is not None and active and entry.stamp[0] > law.gen
 
-    def _trust_topics(self) -> dict[str, bytes]:
-        """Return the trust document in force, and every step of the chain that anyone holds."""
+    def _trust_topics(self, broker: int) -> dict[str, bytes]:
+        """Return the trust document in force, and every step of the chain that a peer of this broker holds."""
         held: dict[TrustTopic, list[Any]] = defaultdict(list)
         for peer in self.mesh.running():
-            for document in peer.replicator.peer.chain.documents() if peer.replicator is not None else ():
-                held[TrustTopic(document.version)].append(document)
+            if peer.replicator is not None and peer.broker == broker:
+                for document in peer.replicator.peer.chain.documents():
+                    held[TrustTopic(document.version)].append(document)
         best = {topic: max(documents, key=lambda one: one.digest) for topic, documents in held.items()}
         newest = max(best.values(), key=lambda one: one.order)
         return {self.mesh.topics.format(topic): one.raw for topic, one in {**best, TrustTopic(): newest}.items()}

@@ -266,6 +266,7 @@ class Mesh:
             broker.retained = dict(retained)
             self.counters["broker rollbacks" if retained else "broker amnesias"] += 1
         broker.up = True
+        self.bridge.swap()
         for peer in self.peers.values():
             if peer.broker == number:
                 self.after(self.random.random(), lambda peer=peer: self.connect(peer))  # type: ignore[misc]

@@ -109,16 +109,20 @@ class Storm:
 
     def _let_go(self) -> None:
         mesh = self.mesh
+        # The bridge comes last. Values that change places while nobody is connected on one side are seen by nobody
+        # there, until the next push or the next time that the bridge reconnects: no peer can know better.
+        mesh.bridge.cut()
         for number, broker in enumerate(mesh.brokers):
             if not broker.up:
                 mesh.start_broker(number=number)
         for peer in mesh.peers.values():
             peer.mute, peer.fuse, peer.disk.broken = False, None, False
-        mesh.bridge.heal()
         mesh.heal()
-        mesh.run(2.0)
+        mesh.run(10.0)
         mesh.heal()
         self._end_mischief()
+        mesh.run(10.0)
+        mesh.bridge.heal()
 
     def _end_mischief(self) -> None:
         """Take away what nobody may repair: envelopes of a later version, and the key of a rogue that lied.
