@@ -5,6 +5,7 @@ ASCII by ``fullmatch``: ``match`` with ``$`` would accept a trailing newline, an
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Final
 
@@ -18,7 +19,8 @@ ALL: Final = "_all"
 MAX_KEY_CHARS: Final = 128
 
 _SERVICE: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)
-_KEY_SEGMENT: Final = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)*", re.ASCII)
+_SEGMENT: Final = r"[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)*"
+_KEY: Final = re.compile(rf"{_SEGMENT}(?:\.{_SEGMENT})*", re.ASCII)
 _KID: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _PREFIX_SEGMENT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 
@@ -34,7 +36,7 @@ def is_key(key: str) -> bool:
     >>> is_key("audio.vad_threshold"), is_key("audio__vad"), is_key("audio_"), is_key("_audio")
     (True, False, False, False)
     """
-    return len(key) <= MAX_KEY_CHARS and all(_KEY_SEGMENT.fullmatch(part) for part in key.split("."))
+    return len(key) <= MAX_KEY_CHARS and _KEY.fullmatch(key) is not None
 
 
 def is_kid(text: str) -> bool:
@@ -83,6 +85,7 @@ class Scope(msgspec.Struct, frozen=True, order=True):
         return cls(service, instance or None)
 
 
+@functools.lru_cache(maxsize=1024)
 def is_scope(text: str) -> bool:
     """Return whether *text* is a legal scope."""
     if text == ALL:

@@ -459,11 +459,14 @@ class Peer:
         judgement = judge(delta, self.trust, self.floors.mark(scope))
         if judgement.verdict is Verdict.HELD:
             self._hold(_first_topic(delta), payload, way, judgement.reason)
-        elif judgement.verdict is Verdict.VALID and not self._bad.get(self._fingerprint(_first_topic(delta), payload)):
+        elif judgement.verdict is Verdict.VALID and not self._is_known_bad(delta):
             outcome = self.registers.offer(delta)
             if outcome is not Outcome.DUPLICATE:
                 self._unproven[delta.stamp.digest] = delta
             self._emit_merged(delta, outcome, way)
+
+    def _is_known_bad(self, delta: Delta) -> bool:
+        return len(self._bad) > 0 and self._bad.get(self._fingerprint(_first_topic(delta), delta.raw)) is not None
 
     # --- heads -------------------------------------------------------------------------------------------------------
 

@@ -43,7 +43,8 @@ class Writer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
     def may_write(self, scope: str, key: str) -> bool:
         """Return whether a grant covers the key."""
-        return any(covers(grant, scope, key) for grant in self.grants)
+        # Most writers hold whole scopes: that is looked up, and no key is matched.
+        return self.may_compact(scope) or any(covers(grant, scope, key) for grant in self.grants)
 
     def may_compact(self, scope: str) -> bool:
         """Return whether a grant covers the whole scope: only then a floor of this writer counts."""

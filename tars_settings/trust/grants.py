@@ -8,6 +8,7 @@ everything below.
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Final
 
@@ -43,6 +44,7 @@ def covers(grant: str, scope: str, key: str) -> bool:
     )
 
 
+@functools.lru_cache(maxsize=4096)
 def touches(grant: str, scope: str) -> bool:
     """Return whether the grant covers anything in a scope."""
     pattern = grant.partition(".")[0]
@@ -55,6 +57,7 @@ def touches(grant: str, scope: str) -> bool:
     return not at or (wanted.instance is not None and _fits(instances, wanted.instance))
 
 
+@functools.lru_cache(maxsize=4096)
 def covers_scope(grant: str, scope: str) -> bool:
     """Return whether the grant covers every key of a scope.
 

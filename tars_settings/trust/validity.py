@@ -90,7 +90,9 @@ def _judge(delta: Delta, document: TrustDocument, floor: FloorMark) -> Judgement
     stamp, writer = delta.stamp, document.writer(delta.stamp.kid)
     if writer is None:
         return Judgement(Verdict.VOID, "unknown-writer")
-    if not all(writer.may_write(delta.scope, item.key) for item in delta.body.assign):
+    if not writer.may_compact(delta.scope) and not all(
+        writer.may_write(delta.scope, item.key) for item in delta.body.assign
+    ):
         return Judgement(Verdict.VOID, "not-granted")
     # Before gen: what a stolen key signed for a gen to come would lie on its topics for ever, as held.
     if writer.status != "active" and not document.is_endorsed(stamp.digest):
