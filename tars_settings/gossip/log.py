@@ -44,7 +44,7 @@ class Built(msgspec.Struct, frozen=True):
 def is_behind(peer: Peer, scope: str, kid: str) -> bool:
     """Return whether a writer has to sign a new head, once the scope was caught up.
 
-    The one in force lacks a live delta of its own, names a segment that nobody could produce, or not the floor in force.
+    The one in force lacks a live delta of its own, names a segment that nobody could produce, or not the floor.
     """
     head = peer.head(scope, kid)
     if head.missing() or lacks_own(peer, scope, kid):

@@ -657,7 +657,7 @@ class Replicator:
         self._ask_chain()
         turn = next(self._turns)
         for n, sync in enumerate(self._syncs.values()):
+            self._compact_if_due(sync.scope)
             sync.audited = n == turn % len(self._syncs)
             sync.restart(now_s, self.policy.sync_bound_s, survey=sync.audited)
-            self._compact_if_due(sync.scope)
             self._advance(sync)
