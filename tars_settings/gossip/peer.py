@@ -59,6 +59,7 @@ from tars_settings.trust.validity import (
 
 __all__ = ("Head", "Peer", "Standing")
 
+MAX_UNFOLLOWED: Final = 4
 WAITS_FOR_TRUST: Final = frozenset({"trust-behind", "chain-missing", "no-trust"})
 
 
@@ -78,6 +79,7 @@ class Peer:
         self._emit = emit
         self._held = HeldStore()
         self._bad = KnownBad()
+        self._unfollowed: OrderedDict[bytes, Held] = OrderedDict()
         self._unproven: OrderedDict[bytes, Delta] = OrderedDict()
         self._stored: set[bytes] = set()
         self._disturbed: set[str] = set()
@@ -259,7 +261,8 @@ class Peer:
                 self._clear_head(scope, kid, head)
         voided = self._rejudge(None)
         self._emit(TrustChanged(document.version, document.gen, voided))
-        self._receive_held(self._held.take())
+        unfollowed, self._unfollowed = tuple(self._unfollowed.values()), OrderedDict()
+        self._receive_held((*self._held.take(), *unfollowed))
         self._read_again(None)
 
     def _clear_head(self, scope: str, kid: str, head: Head) -> None:
@@ -294,15 +297,23 @@ class Peer:
 
     def wanted_versions(self) -> tuple[int, ...]:
         """Return the next steps of the trust chain, where one is held that can't be followed without them."""
-        held = self._held.waiting_for("chain-missing")
+        held = (*self._held.waiting_for("chain-missing"), *self._unfollowed.values())
         return self.chain.steps_to([one.payload for one in held])
 
-    def release_held(self) -> tuple[str, ...]:
-        """Judge what waited for a trust document that nobody has: void. Return the topics to compare again."""
+    @property
+    def lacks_steps(self) -> bool:
+        """Whether a trust document is held that can't be followed without steps that are not here."""
+        return bool(self._held.waiting_for("chain-missing"))
+
+    def release_held(self, *, chain_too: bool = True) -> tuple[str, ...]:
+        """Judge what waited for a trust document that nobody has: void. Return the topics to compare again.
+
+        Without *chain_too* documents whose steps are missing go on waiting.
+        """
         if self.trust.is_pin:
             return ()
         released = []
-        for one in self._held.take(WAITS_FOR_TRUST):
+        for one in self._held.take(WAITS_FOR_TRUST if chain_too else WAITS_FOR_TRUST - {"chain-missing"}):
             reason = self._reason_as_is(one.topic, one.payload)
             if reason == "floor-incomplete":
                 self._held.put(self._fingerprint(one.topic, one.payload), Held(one.topic, one.payload, one.way, reason))
@@ -313,10 +324,11 @@ class Peer:
 
     def _release(self, held: Held, reason: str) -> None:
         if held.reason == "chain-missing":
-            # Not remembered as bad: the steps may come later, and then it must be looked at again.
-            self._emit(Rejected(self.topics.format(held.topic), reason))
-        else:
-            self._reject(held.topic, held.payload, reason)
+            # Void for now, and repaired over; the steps may come later, and then it is looked at again.
+            self._unfollowed[self._fingerprint(held.topic, held.payload)] = held
+            while len(self._unfollowed) > MAX_UNFOLLOWED:
+                self._unfollowed.popitem(last=False)
+        self._reject(held.topic, held.payload, reason)
 
     def _reason_as_is(self, topic: Topic, payload: bytes) -> str:
         """Return why something is void or held under the trust document that is here, whatever later one it names."""

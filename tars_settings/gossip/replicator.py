@@ -134,6 +134,7 @@ class Replicator:
         self._live = False
         self._trust_asked = False
         self._steps_asked: set[str] = set()
+        self._steps_failed = False
         self._trust_ask_s = math.inf
         self._trust_asked_s = -math.inf
         self._flag_proven = False
@@ -286,6 +287,7 @@ class Replicator:
     def _reset_session(self) -> None:
         self._live = False
         self._trust_asked = False
+        self._steps_failed = False
         self._flag_proven = False
         self._flagged.clear()
         self._trust_ask_s = math.inf
@@ -508,10 +510,19 @@ class Replicator:
         if self._prober.asked(self._trust_topic) or any(self._prober.asked(step) for step in self._steps_asked):
             return
         self._trust_asked = True
-        for text in self.peer.release_held():
+        for text in self.peer.release_held(chain_too=self._gave_up_steps()):
             topic = self.topics.parse(text)
             if topic is not None and self.peer.desired(topic) is not None:
                 self._suspect(text, b"")
+
+    def _gave_up_steps(self) -> bool:
+        """Return whether missing steps of the chain were asked for twice: who has them may be about to publish."""
+        if not self.peer.lacks_steps or self._steps_failed:
+            self._steps_failed = False
+            return True
+        self._steps_failed = True
+        self._trust_ask_s = min(self._trust_ask_s, self._now_s + REREAD_WITHIN_S * (0.5 + self._random() / 2))
+        return False
 
     # --- repair ------------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Floors: what is at or below one and not listed is void everywhere, so tombstones can go and nobody brings a key back."""
+"""Floors: what is at or below one and not listed is void everywhere, so tombstones go and nobody brings a key back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tars_settings.core.register import Registers, effective
 from tars_settings.core.topics import FloorSegmentTopic, FloorTopic, KeyTopic, Topics
 from tars_settings.core.wire import encode, short_hash
 from tars_settings.gossip.compact import plan
-from tars_settings.gossip.effects import Compact, Compacted, Effect, Persist, Stage
+from tars_settings.gossip.effects import Compact, Compacted, Effect, Persist
 from tars_settings.gossip.peer import Peer
 from tars_settings.gossip.replicator import Policy
 from tars_settings.gossip.waiting import Standing
@@ -222,7 +222,7 @@ def history(seed: int) -> list[Delta]:
 
 
 def test_no_floor_changes_what_a_scope_says() -> None:
-    """Whatever was written, and whatever an old peer brings back afterwards (a model without the rule: 302 of 1,000)."""
+    """Whatever was written, and whatever an old peer brings back (a model without the rule: 302 of 1,000)."""
     gone = 0
     for seed in range(400):
         made = history(seed)
