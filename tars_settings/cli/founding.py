@@ -7,26 +7,33 @@ goes again when a later step fails.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tars_settings.adapters.keyfiles import private_dir, read_key, write_key
 from tars_settings.adapters.replica import SqliteReplica
+from tars_settings.cli.onlooker import Onlooker
 from tars_settings.core.records import TrustRow
+from tars_settings.core.topics import Topics, TrustTopic
 from tars_settings.core.wire import encode
-from tars_settings.errors import RefusedError
+from tars_settings.errors import BrokerError, RefusedError, RejectedError
 from tars_settings.sources.environment import Environment
 from tars_settings.trust.document import TrustBody, TrustDocument, Writer, follow, pin
 from tars_settings.trust.keys import SecretKey, SigningKey, fleet_id, fleet_text
+from tars_settings.writer import Writer as SessionWriter
 
 TRUST_FILE: Final = "trust.json"
 FIRST_SECRET_ID: Final = "k1"
 EXAMPLE_BROKER: Final = "mqtt://localhost:1883"
 GRANTS: Final = ("*", "_all")
 _ENVIRONMENT: Final = "TARS_SETTINGS_"
+_POLL_S: Final = 0.01
+_REPLAY_S: Final = 0.3
+"""How long a retained message may take after the subscription: a broker does not say that it has none."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +178,52 @@ def store_trust(environment: Environment, trust: TrustDocument) -> None:
         replica.apply([TrustRow(trust.version, trust.digest, trust.raw)])
     finally:
         replica.close()
+
+
+def publish_trust(environment: Environment, *, within_s: float) -> None:
+    """Put the fleet's trust document onto its broker, and see it there.
+
+    Raises:
+        BrokerError: the broker can't be reached, does not give the document back within *within_s*, or holds that of
+            another fleet, which is left alone.
+        ConfigurationError: there is no broker, or no writer's key.
+    """
+    topic = Topics(environment.prefix, environment.health_prefix).format(TrustTopic())
+    given: dict[str, Any] = {
+        "broker": environment.broker_address(),
+        "fleet": environment.fleet,
+        "state_dir": environment.state_dir,
+        "writer_key": environment.writer_key_file,
+    }
+    with Onlooker(environment.broker_address(), environment.protocol, topic) as onlooker:
+        _await(lambda: onlooker.is_connected, within_s, "the broker does not answer")
+        time.sleep(_REPLAY_S)
+        if (found := onlooker.retained().get(topic)) is not None:
+            _refuse_another(environment, found)
+        with SessionWriter(connect_within_s=within_s, **given) as writer:
+            ours = writer.trust.raw
+            _await(lambda: onlooker.retained().get(topic) == ours, within_s, "the broker does not keep it")
+
+
+def _await(condition: Callable[[], bool], within_s: float, complaint: str) -> None:
+    due_s = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > due_s:
+            raise BrokerError(f"{complaint} within {within_s:g} s")
+        time.sleep(_POLL_S)
+
+
+def _refuse_another(environment: Environment, payload: bytes) -> None:
+    try:
+        follow(environment.pinned(), payload)
+    except RejectedError:
+        pass
+    else:
+        return
+    raise BrokerError(
+        f"the broker holds the trust document of another fleet under {environment.prefix}; "
+        "take another broker, or another TARS_SETTINGS_PREFIX"
+    )
 
 
 def adopt_trust(environment: Environment) -> None:

@@ -181,12 +181,14 @@ class Values:
             return register.assignment.set
         ciphertext: Any = register.assignment.secret
         scope, fleet = register.delta.scope, self._reading.trust.fleet
-        plain = decrypt(ciphertext, self._keys, fleet=fleet, scope=scope, key=register.key)
         try:
-            return json.loads(plain)
+            return json.loads(decrypt(ciphertext, self._keys, fleet=fleet, scope=scope, key=register.key))
+        except DecryptionError as error:
+            reason = str(error)
         except ValueError:
-            pass
-        raise DecryptionError(f"{scope} {register.key}: what was encrypted is no JSON")
+            reason = "what was encrypted is no JSON"
+        # Raised out here: the context would hold what was decrypted.
+        raise DecryptionError(f"{scope} {register.key}: {reason.removeprefix(f'{scope} {register.key}: ')}")
 
 
 def folded(reading: Reading, values: Values) -> dict[str, Any]:

@@ -111,8 +111,7 @@ class Plant:
         return worker
 
     def awaited(self, *workers: Worker) -> None:
-        """Have an operator look, so that the trust document is there, and wait until workers are ready."""
-        assert self.cli("list").code == 0
+        """Wait until workers are ready."""
         for worker in workers or self.workers:
             worker.wait_for(lambda one: one["event"] == "ready" and one["ready"], "ready", deadline_s=DEADLINE_S)
 
@@ -128,6 +127,7 @@ def found_plant(home: Path, broker: Mosquitto) -> Plant:
     done = cli("init", "--dir", str(home / "fleet"), "--json")
     assert done.code == 0, done.err
     made = done.document()
+    assert made["published"], done.err
     cli.environment |= made["environment"]
     return Plant(cli, broker, made)
 

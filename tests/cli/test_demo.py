@@ -98,8 +98,13 @@ def test_killed_its_workers_end_by_themselves(cli: Cli, place: Path) -> None:
 
 
 def test_a_broker_that_is_not_installed_is_named(cli: Cli) -> None:
-    script = "import importlib.util as u; find = u.find_spec; u.find_spec = lambda n, *a: None if n == 'amqtt' else find(n, *a)"
-    code = f"{script}; import sys; from tars_settings.cli import main; sys.exit(main())"
+    code = (
+        "import importlib.util as util, sys\n"
+        "find = util.find_spec\n"
+        "util.find_spec = lambda name, *more: None if name == 'amqtt' else find(name, *more)\n"
+        "from tars_settings.cli import main\n"
+        "sys.exit(main())\n"
+    )
     command = [*cli.command()[:1], "-c", code, "demo", "--broker", "amqtt"]
     done = subprocess.run(command, env=cli.variables(), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 3

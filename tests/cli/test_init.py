@@ -13,6 +13,7 @@ from tars_settings.core.records import TrustRow
 from tars_settings.errors import ReplicaError
 from tars_settings.trust.document import follow, pin
 from tars_settings.trust.keys import SigningKey, fleet_text, parse_fleet
+from tests.brokers import Mosquitto
 from tests.cli.documents import assert_fits
 from tests.cli.running import Cli
 
@@ -58,7 +59,7 @@ def test_the_keys_are_those_that_the_documents_speak_of(cli: Cli, tmp_path: Path
 
 
 def test_people_get_the_lines_that_a_worker_needs_and_no_secret(cli: Cli) -> None:
-    done = cli("init", TARS_SETTINGS_BROKER="mqtt://broker.example")
+    done = cli("init")
     lines = done.out.splitlines()
     names = [line.removeprefix("export ").partition("=")[0] for line in lines]
     assert names == ["TARS_SETTINGS_BROKER", "TARS_SETTINGS_FLEET", "TARS_SETTINGS_SECRET_KEYS"]
@@ -131,3 +132,30 @@ def test_what_was_written_goes_again_when_a_later_step_fails(tmp_path: Path, mon
     with pytest.raises(ReplicaError):
         founding.found(tmp_path / "fleet", writer="ops", state_dir=tmp_path / "fleet")
     assert list((tmp_path / "fleet").iterdir()) == []
+
+
+def test_where_a_broker_is_named_the_trust_document_is_published(cli: Cli, mosquitto: Mosquitto) -> None:
+    done = cli("init", "--broker", mosquitto.url, "--json")
+    assert done.code == 0, done.err
+    made = done.document()
+    assert made["published"] is True
+    assert made["environment"]["TARS_SETTINGS_BROKER"] == mosquitto.url
+    trust = Path(made["files"]["trust"]).read_bytes().strip()
+    assert mosquitto.retained("system/config/_trust") == {"system/config/_trust": trust}
+
+
+def test_another_fleets_trust_document_is_left_alone(cli: Cli, mosquitto: Mosquitto, tmp_path: Path) -> None:
+    assert cli("init", "--broker", mosquitto.url).code == 0
+    before = mosquitto.retained("system/config/#")
+    done = cli("init", "--dir", str(tmp_path / "other"), "--broker", mosquitto.url, "--json")
+    assert done.code == 0, done.err
+    assert done.document()["published"] is False
+    assert "another fleet" in done.err
+    assert mosquitto.retained("system/config/#") == before
+
+
+def test_without_its_broker_the_fleet_is_made_all_the_same(cli: Cli) -> None:
+    done = cli("init", "--broker", "mqtt://127.0.0.1:9", "--json")
+    assert done.code == 0, done.err
+    assert done.document()["published"] is False
+    assert "not published yet" in done.err

@@ -10,9 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from tars_settings.cli.demo.onlooker import Onlooker
 from tars_settings.cli.demo.processes import Broker, BrokerKind, Worker, eventually
 from tars_settings.cli.founding import found
+from tars_settings.cli.onlooker import Onlooker
 from tars_settings.cli.render import MASK
 from tars_settings.writer import Writer
 
@@ -52,7 +52,7 @@ class Stage:
             self.broker = Broker(self._kind, self.directory)
             stack.callback(self.broker.kill)
             self.broker.start()
-            self.onlooker = stack.enter_context(Onlooker(self.broker.url, self.broker.protocol, PREFIX))
+            self.onlooker = stack.enter_context(Onlooker(self.broker.url, self.broker.protocol, f"{PREFIX}/#"))
             stack.callback(self._end_workers)
             self._stack = stack.pop_all()
         return self

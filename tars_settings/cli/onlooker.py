@@ -1,4 +1,4 @@
-"""An onlooker at the broker: it sees what is retained, and may publish what it likes. It holds no key.
+"""An onlooker at the broker: it sees what is retained, and may publish what it likes. It holds no key of the fleet.
 
 It speaks MQTT through the library's own transport, and none of the library's trust lies behind it.
 """
@@ -6,10 +6,11 @@ It speaks MQTT through the library's own transport, and none of the library's tr
 from __future__ import annotations
 
 import contextlib
+import os
 import selectors
 import threading
 import time
-from typing import Final, Literal, cast
+from typing import Any, Final
 
 from tars_settings.adapters.address import BrokerAddress
 from tars_settings.adapters.mqtt import MqttTransport
@@ -20,12 +21,15 @@ _PAUSE_S: Final = 0.02
 
 
 class Onlooker:
-    """Keeps the last retained payload of each topic below *prefix*; connects again when the broker is gone."""
+    """Keeps the last retained payload of each topic that a filter matches; connects again when the broker is gone.
 
-    def __init__(self, url: str, protocol: str, prefix: str) -> None:
-        version = cast('Literal["5", "3.1.1"]', protocol)
-        self._transport = MqttTransport(BrokerAddress.parse(url), f"onlooker-{time.monotonic_ns()}", protocol=version)
-        self._filter = f"{prefix}/#"
+    *protocol* is ``auto``, ``5`` or ``3.1.1``.
+    """
+
+    def __init__(self, url: str, protocol: Any, topic_filter: str) -> None:
+        name = f"ts-onlooker-{os.getpid()}-{time.monotonic_ns()}"
+        self._transport = MqttTransport(BrokerAddress.parse(url), name, protocol=protocol)
+        self._filter = topic_filter
         self._retained: dict[str, bytes] = {}
         self._wishes: list[Publish] = []
         self._lock = threading.Lock()
