@@ -497,7 +497,10 @@ class Peer:
         head = self.head(scope, kid)
         if head.index is not None and head.index.order >= index.order:
             return
+        segments = dict(head.segments)
         adoption = head.adopt(index)
+        for n in sorted(segments.keys() - head.segments.keys()):
+            self._prove_segment(segments[n])
         if way != "replica":
             dropped = tuple(SegmentRow(scope, kid, n, b"") for n in adoption.dropped)
             self._emit(Persist((index_row(index),), dropped))
@@ -508,6 +511,15 @@ class Peer:
                 self._emit(Rejected(f"segment of {scope}", error.reason, kid))
         if kid == self.own_kid and way not in ("own", "replica"):
             self._check_own_head(scope, index.body.counter)
+
+    def _prove_segment(self, payload: bytes) -> None:
+        """Prove, and so store, the deltas that are on the disk in this segment only, before it goes."""
+        if not self._unproven:
+            return
+        for raw in parse_segment(payload).deltas:
+            delta = self._unproven.get(claimed_digest("delta", self.fleet, bytes(raw)))
+            if delta is not None:
+                self.prove(delta)
 
     def _check_own_head(self, scope: str, counter: int) -> None:
         # The first one that a process meets is what it goes on from: after a crash it may be newer than our replica.
