@@ -50,6 +50,7 @@ from tars_settings.trust.secrets import DEFAULT_ALGORITHM, NONCE_BYTES, encrypt
 T = TypeVar("T")
 
 CONNECT_WITHIN_S: Final = 10.0
+LOOK_AGAIN_S: Final = 0.02
 SETTLE_S: Final = 0.3
 """How long a replay of presences and schemas may stay silent before it counts as complete."""
 ASK_ALL_UP_TO: Final = 100
@@ -171,6 +172,8 @@ class Writer:
             reason = self._agent.disconnect_reason or "it does not answer"
             self.close()
             raise BrokerUnreachableError(f"no connection to the broker within {self._connect_within_s:g} s: {reason}")
+        # Whoever holds a key sees to it that the broker holds the trust document, however short the visit.
+        self._until(lambda: self._agent.replicator.knows_trust, self._connect_within_s)
         return self
 
     def __exit__(
@@ -237,8 +240,15 @@ class Writer:
     # --- waiting -----------------------------------------------------------------------------------------------------
 
     def _until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        due_s = time.monotonic() + timeout_s
         with self._changed:
-            return self._changed.wait_for(condition, timeout_s)
+            while not condition():
+                left_s = due_s - time.monotonic()
+                if left_s <= 0:
+                    return False
+                # Not everything that is waited for has a notice of its own.
+                self._changed.wait(min(left_s, LOOK_AGAIN_S))
+        return True
 
     def _settled(self, timeout_s: float) -> None:
         """Wait until a replay has been silent for a moment."""

@@ -211,6 +211,11 @@ class Replicator:
         return tuple(self._syncs)
 
     @property
+    def knows_trust(self) -> bool:
+        """Whether the broker was asked in this session for the trust document, and answered or was given up on."""
+        return self._trust_asked
+
+    @property
     def quiet(self) -> bool:
         """Whether no question is open and no repair waits: for tests and simulations."""
         return self._prober.idle and self._repairer.next_wake_s() == math.inf
