@@ -305,15 +305,21 @@ class Peer:
         """Whether a trust document is held that can't be followed without steps that are not here."""
         return bool(self._held.waiting_for("chain-missing"))
 
-    def release_held(self, *, chain_too: bool = True) -> tuple[str, ...]:
+    @property
+    def held_so_far(self) -> int:
+        """The number of what was held last."""
+        return self._held.last
+
+    def release_held(self, *, chain_too: bool = True, upto: int | None = None) -> tuple[str, ...]:
         """Judge what waited for a trust document that nobody has: void. Return the topics to compare again.
 
-        Without *chain_too* documents whose steps are missing go on waiting.
+        Without *chain_too* documents whose steps are missing go on waiting; so does what was held after number *upto*.
         """
         if self.trust.is_pin:
             return ()
         released = []
-        for one in self._held.take(WAITS_FOR_TRUST if chain_too else WAITS_FOR_TRUST - {"chain-missing"}):
+        reasons = WAITS_FOR_TRUST if chain_too else WAITS_FOR_TRUST - {"chain-missing"}
+        for one in self._held.take(reasons, upto=upto):
             reason = self._reason_as_is(one.topic, one.payload)
             if reason == "floor-incomplete":
                 self._held.put(self._fingerprint(one.topic, one.payload), Held(one.topic, one.payload, one.way, reason))

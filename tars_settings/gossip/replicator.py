@@ -134,6 +134,7 @@ class Replicator:
         self._live = False
         self._trust_asked = False
         self._steps_asked: set[str] = set()
+        self._held_upto = 0
         self._steps_failed = False
         self._trust_ask_s = math.inf
         self._trust_asked_s = -math.inf
@@ -229,13 +230,15 @@ class Replicator:
 
     def _want_trust(self) -> None:
         """Something names a trust document that is not here: ask for it, once a second at most."""
-        if self._live and not self._prober.asked(self._trust_topic):
+        if self._live:
             self._trust_ask_s = min(self._trust_ask_s, max(self._now_s, self._trust_asked_s + TRUST_ASK_PAUSE_S))
 
     def _ask_trust(self) -> None:
         self._trust_ask_s = math.inf
         self._trust_asked_s = self._now_s
         self._steps_asked.clear()
+        # What is held later may name a document that is published after this question.
+        self._held_upto = self.peer.held_so_far
         self._prober.ask([self._trust_topic], first=True)
 
     def _ask_chain(self) -> None:
@@ -461,7 +464,7 @@ class Replicator:
         version = self.peer.trust.order
         standing = self._standing_of(topic, answer)
         self._after_merge(version)
-        if isinstance(topic, TrustTopic):
+        if answer.topic == self._trust_topic or answer.topic in self._steps_asked:
             self._on_trust_answer()
         scope = getattr(topic, "scope", None)
         sync = self._syncs.get(scope) if scope is not None else None
@@ -515,7 +518,7 @@ class Replicator:
         if self._prober.asked(self._trust_topic) or any(self._prober.asked(step) for step in self._steps_asked):
             return
         self._trust_asked = True
-        for text in self.peer.release_held(chain_too=self._gave_up_steps()):
+        for text in self.peer.release_held(chain_too=self._gave_up_steps(), upto=self._held_upto):
             topic = self.topics.parse(text)
             if topic is not None and self.peer.desired(topic) is not None:
                 self._suspect(text, b"")

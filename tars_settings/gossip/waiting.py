@@ -46,25 +46,39 @@ class HeldStore:
 
     def __init__(self) -> None:
         self._held: OrderedDict[bytes, Held] = OrderedDict()
+        self._numbers: dict[bytes, int] = {}
         self._bytes = 0
+        self.last = 0
+        """The number of what came last: they count up."""
 
     def put(self, fingerprint: bytes, held: Held) -> bool:
         """Keep it and return whether it is new."""
         if fingerprint in self._held:
             return False
+        self.last += 1
         self._held[fingerprint] = held
+        self._numbers[fingerprint] = self.last
         self._bytes += len(held.payload)
         while len(self._held) > MAX_HELD or self._bytes > MAX_HELD_BYTES:
-            self._bytes -= len(self._held.popitem(last=False)[1].payload)
+            self._drop(next(iter(self._held)))
         return True
 
-    def take(self, reasons: Collection[str] | None = None) -> tuple[Held, ...]:
-        """Return, and keep no longer, what waits for one of *reasons* (everything where None)."""
-        taken = {mark: one for mark, one in self._held.items() if reasons is None or one.reason in reasons}
-        for mark, one in taken.items():
-            del self._held[mark]
-            self._bytes -= len(one.payload)
-        return tuple(taken.values())
+    def _drop(self, fingerprint: bytes) -> Held:
+        held = self._held.pop(fingerprint)
+        del self._numbers[fingerprint]
+        self._bytes -= len(held.payload)
+        return held
+
+    def take(self, reasons: Collection[str] | None = None, *, upto: int | None = None) -> tuple[Held, ...]:
+        """Return, and keep no longer, what waits for one of *reasons* (everything where None).
+
+        Only what has a number of at most *upto*, where that is given.
+        """
+        return tuple(
+            self._drop(mark)
+            for mark, one in tuple(self._held.items())
+            if (reasons is None or one.reason in reasons) and (upto is None or self._numbers[mark] <= upto)
+        )
 
     def waiting_for(self, reason: str) -> tuple[Held, ...]:
         """Return what waits for one reason, and keep it."""
