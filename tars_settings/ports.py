@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -83,8 +83,10 @@ class LkgStore(Protocol):
             LkgError: it can't be read, or holds something that we never write.
         """
 
-    def write(self, sealed: bytes, *, keep_previous: bool) -> None:
+    def write(self, sealed: bytes, *, keep_previous: bool | Callable[[bytes], bool]) -> None:
         """Put *sealed* into slot 0; with *keep_previous* what was there moves to slot 1.
+
+        *keep_previous* may be a question about what is there, asked where no other process can write in between.
 
         Raises:
             LkgError: it can't be written; what was there is still there.

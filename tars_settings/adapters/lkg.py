@@ -108,8 +108,10 @@ class DiskLkg:
         content: bytes | None = cache.get(key)
         return content
 
-    def write(self, sealed: bytes, *, keep_previous: bool) -> None:
+    def write(self, sealed: bytes, *, keep_previous: bool | Callable[[bytes], bool]) -> None:
         """Put *sealed* into slot 0; with *keep_previous* what was there moves to slot 1. On disk when this returns.
+
+        *keep_previous* may be a question about what is there, asked where no other process can write in between.
 
         Raises:
             LkgError: it can't be written; what was there is still there, or was damaged and has been moved aside.
@@ -120,14 +122,14 @@ class DiskLkg:
             self._bury(error)
             self._careful(lambda: self._write(sealed, keep_previous=keep_previous))
 
-    def _write(self, sealed: bytes, *, keep_previous: bool) -> None:
+    def _write(self, sealed: bytes, *, keep_previous: bool | Callable[[bytes], bool]) -> None:
         if len(sealed) > MAX_BYTES:
             raise LkgError(f"{len(sealed)} bytes are too many for the last-known-good store")
         cache = self._open(create=True)
         with cache.transact():
             cache.refuse_foreign()
             held = cache.get(KEYS[0])
-            if keep_previous and held is not None:
+            if held is not None and (keep_previous(held) if callable(keep_previous) else keep_previous):
                 cache.set(KEYS[1], held)
             cache.set(KEYS[0], sealed)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from threading import RLock
 from typing import Literal
 
@@ -314,9 +314,11 @@ class MemoryLkg:
         """Return the content of slot 0 (newest) or 1 (the one before)."""
         return self.slots[slot]
 
-    def write(self, sealed: bytes, *, keep_previous: bool) -> None:
+    def write(self, sealed: bytes, *, keep_previous: bool | Callable[[bytes], bool]) -> None:
         """Put *sealed* into slot 0; with *keep_previous* what was there moves to slot 1."""
-        self.slots = [sealed, self.slots[0] if keep_previous else self.slots[1]]
+        held = self.slots[0]
+        keeps = held is not None and (keep_previous(held) if callable(keep_previous) else keep_previous)
+        self.slots = [sealed, held if keeps else self.slots[1]]
 
     def close(self) -> None:
         """Keep everything."""

@@ -15,7 +15,7 @@ import msgspec
 from pydantic_settings import BaseSettings
 
 from tars_settings._version import __version__
-from tars_settings.agent.keep import LastGood
+from tars_settings.agent.keep import LOOPING, LastGood
 from tars_settings.agent.loop import Agent
 from tars_settings.core.delta import Ack, Delta
 from tars_settings.core.names import scopes_of
@@ -44,6 +44,7 @@ class Status(msgspec.Struct, frozen=True):
     ``lacking`` names what keeps it from ready. ``refused`` are deltas that the model refused; ``shadowed`` maps keys
     that the fleet sets to the source that wins instead; ``unknown`` are fleet keys that the model does not have.
     ``unstored`` says why the replica is not written, empty where it is; ``reason`` why there is no connection.
+    ``held_back`` is not empty where the crash-loop guard keeps this run on the values before the newest, and says so.
     """
 
     state: State
@@ -55,6 +56,7 @@ class Status(msgspec.Struct, frozen=True):
     unknown: tuple[str, ...] = ()
     unstored: str = ""
     reason: str = ""
+    held_back: str = ""
     counters: dict[str, int] = {}
 
 
@@ -94,9 +96,22 @@ class Follower(Generic[T]):
         self._report_s = float("inf")
         self._reported_s = float("-inf")
         self._lkg_waits = False
+        self._on_probation: frozenset[bytes] | None = None
         self._schema_seen = False
         self._state: State = "joining"
+        self._held_back = ""
         self.built: Built[T] = self._build()
+        self._guard_against_crash_loop()
+
+    def _guard_against_crash_loop(self) -> None:
+        kept = None if self._lkg is None else self._lkg.begin(self.built.used, self._agent.replicator.peer.trust)
+        if kept is None:
+            return
+        good = {delta.stamp.digest for delta in kept.view.deltas()}
+        suspects = {delta.stamp.digest for delta in self.built.used} - good
+        self._held_back = LOOPING
+        self._builder.hold_back(suspects, LOOPING, kept.view)
+        self.built = self._build()
 
     # --- status ------------------------------------------------------------------------------------------------------
 
@@ -133,6 +148,7 @@ class Follower(Generic[T]):
             unknown=self.built.unknown,
             unstored=agent.unstored,
             reason=agent.disconnect_reason,
+            held_back=self._held_back,
             counters=dict(agent.counters),
         )
 
@@ -279,7 +295,7 @@ class Follower(Generic[T]):
             pid=os.getpid(),
             at=self._agent.clock.wall().isoformat(timespec="milliseconds"),
             counters=status.counters,
-            notes=(status.unstored,) if status.unstored else (),
+            notes=tuple(note for note in (status.unstored, status.held_back) if note),
             ext={"session": self._session},
         )
 
@@ -323,22 +339,35 @@ class Follower(Generic[T]):
         self._agent.later(SCHEMA_WAIT_S * (0.5 + self._agent.clock.random()), publish)
 
     def _lkg_soon(self) -> None:
-        if self._lkg is None or self._lkg_waits:
+        if self._lkg is None:
             return
-        self._lkg_waits = True
-        self._agent.later(LKG_WITHIN_S, self._write_lkg)
+        used = frozenset(delta.stamp.digest for delta in self.built.used)
+        if used != self._on_probation:
+            self._on_probation = used
+            self._agent.later(self._lkg.probation_s, lambda: self._end_probation(used))
+        if not self._lkg_waits:
+            self._lkg_waits = True
+            self._agent.later(LKG_WITHIN_S, self._write_lkg)
 
-    def _write_lkg(self) -> None:
+    def _write_lkg(self, *, proven: bool = False) -> None:
         self._lkg_waits = False
         if self._lkg is not None:
-            self._lkg.write(self.built.used, self._agent.replicator.peer.trust)
+            self._lkg.write(self.built.used, proven=proven)
 
-    def end(self) -> None:
-        """Say goodbye: the report that this worker is offline."""
+    def _end_probation(self, used: frozenset[bytes]) -> None:
+        if used == self._on_probation:
+            self.mark_good()
+
+    def mark_good(self) -> None:
+        """Keep the values in use as proven: probation is over, or the worker says that they are good."""
+        self._write_lkg(proven=True)
+
+    def end(self, *, crashed: bool = False) -> None:
+        """Say goodbye: the report that this worker is offline. *crashed* leaves the mark of a bad end."""
         if self._lkg_waits:
             self._write_lkg()
         if self._lkg is not None:
-            self._lkg.close()  # here, since its connection belongs to this thread
+            self._lkg.close(crashed=crashed)  # here, since its connection belongs to this thread
             self._lkg = None
         self.report("offline")
         self._report_s = float("-inf")

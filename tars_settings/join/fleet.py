@@ -89,15 +89,18 @@ class Fleet:
             instance=environment.instance,
             keys=keys_of_model(schema),
             schema=(hashed, schema),
-            lkg=LastGood(environment, name, hashed),
+            lkg=LastGood(environment, name, hashed, agent.clock, agent.replicator.peer.chain.documents),
             session=self._session,
         )
 
     def close(self) -> None:
         """Leave: say goodbye, end every watch, close the connection; harmless twice."""
+        self._leave(crashed=False)
+
+    def _leave(self, *, crashed: bool) -> None:
         self._closed = True
         for live in self._lives:
-            live.close()
+            live.leave(crashed=crashed)
         if self._agent is not None:
             self._agent.stop()
         self._lives = []
@@ -108,7 +111,8 @@ class Fleet:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        # An error that ends the worker may be the new values' fault; an interrupt or a cancelled task is not.
+        self._leave(crashed=kind is not None and issubclass(kind, Exception))
 
     async def __aenter__(self) -> Fleet:
         return self
@@ -116,7 +120,7 @@ class Fleet:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await asyncio.shield(asyncio.to_thread(self.close))
+        await asyncio.shield(asyncio.to_thread(self.__exit__, kind, error, trace))
 
 
 class Join(Generic[T]):
@@ -139,7 +143,7 @@ class Join(Generic[T]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        self._stack.__exit__(kind, error, trace)
 
     async def __aenter__(self) -> Live[T]:
         return await asyncio.to_thread(self.__enter__)
@@ -147,7 +151,7 @@ class Join(Generic[T]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await asyncio.shield(asyncio.to_thread(self._stack.close))
+        await asyncio.shield(asyncio.to_thread(self._stack.__exit__, kind, error, trace))
 
 
 def join(cls: type[T], *, service: str | None = None, **given: Any) -> Join[T]:

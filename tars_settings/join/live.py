@@ -112,8 +112,23 @@ class Live(Generic[T]):
             self._state_changed.wait_for(lambda: self._closed or self._follower.state() in settled, timeout_s)
         return self._follower.state() == "ready"
 
+    def mark_good(self) -> None:
+        """Say that the values in use are good: their probation ends now, and they are what a crash loop goes back to.
+
+        Without it they are after thirty seconds (``TARS_SETTINGS_PROBATION_S``) in which this process lived.
+
+        Raises:
+            ClosedError: the join was left.
+        """
+        self._check_open()
+        self._agent.submit(self._follower.mark_good)
+
     def close(self) -> None:
         """End watches and callbacks, and say that this worker is offline; harmless twice, and from a callback."""
+        self.leave()
+
+    def leave(self, *, crashed: bool = False) -> None:
+        """As :meth:`close`; *crashed* says that an error ends this worker, which counts against new values."""
         if self._closed:
             return
         self._closed = True
@@ -126,11 +141,11 @@ class Live(Generic[T]):
         with self._state_changed:
             self._state_changed.notify_all()
         if not self._agent.stopping:
-            self._agent.call(self._leave)
+            self._agent.call(lambda: self._end(crashed=crashed))
 
-    def _leave(self) -> None:
+    def _end(self, *, crashed: bool) -> None:
         self._agent.remove_listener(self._follower)
-        self._follower.end()
+        self._follower.end(crashed=crashed)
 
     def _epoch(self) -> int:
         registers = self._agent.replicator.peer.registers

@@ -6,7 +6,7 @@ The environment is read once. A change costs the fleet's values and the model's 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -81,6 +81,12 @@ class SnapshotBuilder(Generic[S]):
         self._last_good = _LastGood(environment, self.service, self._trust, last_good)
         self._shadows: dict[str, str | None] = {}
         self._held: S | None = None
+        self._held_back: dict[bytes, str] = {}
+
+    def hold_back(self, digests: Iterable[bytes], reason: str, last_good: FleetView) -> None:
+        """Leave these deltas out from now on, whatever they say; their keys keep what *last_good* has."""
+        self._held_back = dict.fromkeys(digests, reason)
+        self._last_good.set(last_good)
 
     def build(self, view: FleetView, *, origin: Origin = "live") -> Built[S]:
         """Return a snapshot of what validates together of the fleet's values, all captured sources above them.
@@ -108,7 +114,7 @@ class SnapshotBuilder(Generic[S]):
     def _settle(self, said: Said) -> Settled[S]:
         failure: ValidationError
         try:
-            return Settler(said, self._folder, self._attempt).settle()
+            return Settler(said, self._folder, self._attempt, self._held_back).settle()
         except Nothing as nothing:
             failure = nothing.error
         note_sources(failure, self._resolution((), "live"))
@@ -176,6 +182,10 @@ class _LastGood:
             self._held = {} if kept is None else _registers(kept.view)
         held = self._held.get(scope, ())
         return held if document.is_pin else tuple(one for one in held if judge(one.delta, document) == VALID)
+
+    def set(self, view: FleetView) -> None:
+        """Take these for the last good ones."""
+        self._held = _registers(view)
 
     def remember(self, said: Said, left_out: Collection[bytes]) -> None:
         """Take note of what a snapshot rests on."""

@@ -163,15 +163,15 @@ def _recover(
 
 def _run_on_last_good(instance: Settings, source: FleetSettingsSource, captured: Captured) -> bool:
     """Validate with the last known good values alone; return whether there are any and they do."""
-    kept = source.last_good() if source.origin == "replica" else None
-    if kept is None:
-        return False
-    folded = Settler(Said(kept.view), source.folder(), lambda _: None).opened().folded
-    if isinstance(captured.attempt(folded, instance), ValidationError):
-        return False
-    _log.warning("%s: the stored fleet values do not validate here; running on the last known good", source.service)
-    resolutions.put(instance, source.resolution(folded, "last known good"))
-    return True
+    for kept in source.last_goods() if source.origin == "replica" else ():
+        folded = Settler(Said(kept.view), source.folder(), lambda _: None).opened().folded
+        if not isinstance(captured.attempt(folded, instance), ValidationError):
+            _log.warning(
+                "%s: the stored fleet values do not validate here; running on the last known good", source.service
+            )
+            resolutions.put(instance, source.resolution(folded, "last known good"))
+            return True
+    return False
 
 
 def _run_on_what_fits(instance: Settings, source: FleetSettingsSource, captured: Captured) -> ValidationError | None:

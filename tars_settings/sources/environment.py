@@ -73,6 +73,7 @@ class Environment(BaseSettings):
     repair: Literal["all", "keepers", "off"] = "all"
     repair_delay_s: float = Field(default=5.0, ge=0, le=600)
     audit_s: float = Field(default=600.0, ge=1, le=86_400)
+    probation_s: float = Field(default=30.0, ge=0, le=86_400)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -116,7 +117,7 @@ class Environment(BaseSettings):
         """Return the process's environment, with what is *given* (and not None) in place of its variables.
 
         Names: broker, fleet, state_dir, instance, secret_keys, seal_key, writer_key, prefix, health_prefix, protocol,
-        repair.
+        repair, repair_delay_s, audit_s, probation_s.
 
         Raises:
             ConfigurationError: a variable or an argument is malformed; the message names each and what makes it.
@@ -183,6 +184,10 @@ class Environment(BaseSettings):
         """Return the directory of a service's last known good values; a hash, never the name itself."""
         return self.fleet_dir / f"lkg-{short_hash(service.encode())}"
 
+    def starts_path(self, service: str) -> Path:
+        """Return the file of a service's starts on values that are on probation; there only while they are."""
+        return self.fleet_dir / f"starts-{short_hash(service.encode())}"
+
     def secret_keys(self) -> dict[str, SecretKey]:
         """Return the secret keys by id, none where the variable is not set.
 
@@ -244,6 +249,7 @@ _MADE_BY: Final = {
     "repair": "all, keepers or off",
     "repair_delay_s": "seconds, 0 to 600, that a repair waits for somebody else's at the most",
     "audit_s": "seconds, 1 to 86400, between comparisons of what is held with what the broker holds",
+    "probation_s": "seconds, 0 to 86400, that a worker stays healthy on new values before they count as good",
 }
 _SEAL_KEY_HEADER: Final = "# Seals this host's last known good values. Whoever has it can make them up."
 _cache: Final[dict[str, Any]] = {}

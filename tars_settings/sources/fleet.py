@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextvars
 import functools
 import logging
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 
@@ -26,7 +27,8 @@ from tars_settings.sources.environment import Environment
 from tars_settings.sources.failures import secret_texts, texts_of, without_inputs
 from tars_settings.sources.fold import Folded, Folder, Said, State, default_base, fresh, lay
 from tars_settings.sources.settle import Refused, Settler
-from tars_settings.sources.stored import Kept, StoredFleet, load_lkg, load_stored, merged
+from tars_settings.sources.starts import StartMarks, previous_good
+from tars_settings.sources.stored import Kept, StoredFleet, load_stored, merged, usable_lkgs
 from tars_settings.trust.document import TrustDocument
 from tars_settings.trust.keys import SecretKey
 from tars_settings.trust.secrets import decrypt
@@ -233,8 +235,15 @@ class FleetSettingsSource(PydanticBaseSettingsSource):
         self.stored = load_stored(self.environment, service)
         self.origin = "replica"
         view = self.stored.view
-        if self.stored.trouble or self.stored.document.is_pin:
-            kept = self.last_good()
+        marks = StartMarks(self.environment, service, lambda: time.time_ns() // 1_000_000)
+        looping = marks.looping()
+        before = previous_good(self.environment, service, looping, self.stored.document) if looping else None
+        if before is not None:
+            self.origin = "last known good"
+            _log.warning("%s: new values kept ending badly, reading those before them", service)
+            view = before.view
+        elif self.stored.trouble or self.stored.document.is_pin:
+            kept = next(self.last_goods(), None)
             if kept is not None:
                 self.origin = "last known good"
                 _log.warning("%s: the replica is not whole, reading the last known good values too", service)
@@ -249,11 +258,10 @@ class FleetSettingsSource(PydanticBaseSettingsSource):
             self._opener = opener(fleet, environment.secret_keys)
         return Folder(self.settings_cls, self.current_state, self._opener)
 
-    def last_good(self) -> Kept | None:
-        """Return this host's last known good values, None where there are none."""
-        if self.service is None or self.stored is None:
-            return None
-        return load_lkg(self.environment, self.service, known=self.stored.document)
+    def last_goods(self) -> Iterator[Kept]:
+        """Yield this host's last known good values, newest first."""
+        if self.service is not None and self.stored is not None:
+            yield from usable_lkgs(self.environment, self.service, known=self.stored.document)
 
     def _attempt(self, folded: Folded) -> ValidationError | None:
         """Try the model with what is above: a class that can't fall back by itself gets only what validates."""

@@ -9,7 +9,8 @@ depends on what is said and on the last good snapshot, never on the order of arr
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from pydantic import ValidationError
@@ -54,15 +55,30 @@ class Nothing(Exception):  # noqa: N818 - a signal within this package
 class Settler(Generic[T]):
     """Finds a largest set of deltas that validates.
 
-    *attempt* returns the value for folded fleet values, or a ValidationError without inputs.
+    *attempt* returns the value for folded fleet values, or a ValidationError without inputs. *held_back* maps digests
+    of deltas that are left out in any case to the reason.
     """
 
-    def __init__(self, said: Said, folder: Folder, attempt: Callable[[Folded], T | ValidationError]) -> None:
+    def __init__(
+        self,
+        said: Said,
+        folder: Folder,
+        attempt: Callable[[Folded], T | ValidationError],
+        held_back: Mapping[bytes, str] = MappingProxyType({}),
+    ) -> None:
         self._said = said
         self._folder = folder
         self._attempt = attempt
         self._left: dict[bytes, Refused] = {}
         self._hopeless: set[bytes] = set()
+        for delta in said.deltas() if held_back else ():
+            self._hold_back(delta, held_back.get(delta.stamp.digest))
+
+    def _hold_back(self, delta: Delta, reason: str | None) -> None:
+        keys = tuple(item.key for item in delta.body.assign if self._folder.steps_of(item.key) is not None)
+        if reason is not None and keys:
+            self._left[delta.stamp.digest] = Refused(delta, keys, reason)
+            self._hopeless.add(delta.stamp.digest)
 
     def settle(self) -> Settled[T]:
         """Return the value of a largest set of deltas that validates.

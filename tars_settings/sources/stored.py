@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from tars_settings.core.delta import Delta
-from tars_settings.core.lastgood import encode_last_good, parse_last_good
+from tars_settings.core.lastgood import LastGood, encode_last_good, parse_last_good, set_of
 from tars_settings.core.names import scopes_of
 from tars_settings.core.records import DeltaRow, Row, TrustRow
 from tars_settings.core.register import FleetView, Registers
@@ -164,13 +164,15 @@ def merged(first: FleetView, second: FleetView) -> FleetView:
 
 @dataclasses.dataclass(frozen=True)
 class Kept:
-    """Last known good values, verified again. ``schema`` and ``counter`` are as they were written."""
+    """Last known good values, verified again. ``schema``, ``counter`` and the rest are as they were written."""
 
     view: FleetView
     document: TrustDocument
     schema: str = ""
     counter: int = 0
     slot: int = 0
+    set_name: str = ""
+    proven: bool = False
 
 
 def write_lkg(  # noqa: PLR0913 - named, and all of it is in the header
@@ -183,20 +185,27 @@ def write_lkg(  # noqa: PLR0913 - named, and all of it is in the header
     deltas: Iterable[Delta],
     schema: str = "",
     counter: int = 0,
-    keep_previous: bool = True,
+    proven: bool = False,
+    keep_previous: bool | Callable[[bytes], bool] = True,
 ) -> None:
-    """Seal and store the deltas behind a snapshot, as they were signed; *trust* are the documents that judge them.
+    """Seal and store the deltas behind a snapshot, as they were signed.
+
+    *trust* are the documents that judge them, from the first root's on: where roots changed, the newest alone would not
+    follow. *keep_previous* may be a question about what is there, see :class:`tars_settings.ports.LkgStore`.
 
     Raises:
         LkgError: it can't be written; what was there is still there.
     """
+    ordered = sorted(deltas, key=lambda one: (one.scope, one.stamp))
     content = encode_last_good(
         fleet=fleet,
         service=service,
         schema=schema,
         counter=counter,
         trust=tuple(trust),
-        deltas=tuple(delta.raw for delta in sorted(deltas, key=lambda one: (one.scope, one.stamp))),
+        deltas=tuple(delta.raw for delta in ordered),
+        set_name=set_of(one.stamp.digest for one in ordered),
+        proven=proven,
     )
     store.write(seal(content, key, purpose=PURPOSE, fleet=fleet, service=service), keep_previous=keep_previous)
 
@@ -224,9 +233,7 @@ def read_lkg(
     sealed = store.read(slot)
     if sealed is None:
         return None
-    held = parse_last_good(unseal(sealed, key, purpose=PURPOSE, fleet=pinned.fleet, service=service))
-    if (held.fleet, held.service) != (pinned.fleet, service):
-        raise MalformedError("malformed last known good values: of another fleet or service")
+    held = opened_lkg(sealed, key, pinned.fleet, service)
     document, _ = follow_all(pinned, [bytes(raw) for raw in held.trust])
     if known is not None and known.order > document.order:
         document = known
@@ -234,13 +241,27 @@ def read_lkg(
     registers = Registers()
     for raw in held.deltas:
         _offer(registers, bytes(raw), document, scopes)
-    return Kept(FleetView.of(registers, scopes), document, held.schema, held.counter, slot)
+    view = FleetView.of(registers, scopes)
+    return Kept(view, document, held.schema, held.counter, slot, held.set_name, held.proven)
+
+
+def opened_lkg(sealed: bytes, key: SealKey, fleet: str, service: str) -> LastGood:
+    """Return what a slot holds; its seal is checked, its envelopes are not.
+
+    Raises:
+        SealBrokenError: another key, another fleet or service, or changed bytes.
+        MalformedError: the seal is ours, and the content of another version.
+    """
+    held = parse_last_good(unseal(sealed, key, purpose=PURPOSE, fleet=fleet, service=service))
+    if (held.fleet, held.service) != (fleet, service):
+        raise MalformedError("malformed last known good values: of another fleet or service")
+    return held
 
 
 def load_lkg(
     environment: Environment, service: str, instance: str | None = None, known: TrustDocument | None = None
 ) -> Kept | None:
-    """Return this host's last known good values of a service, None where there are none that can be used.
+    """Return this host's newest last known good values of a service, None where there are none that can be used.
 
     Never writes, never raises because of what the disk holds or the seal key is. A broken seal is logged as its own
     event.
@@ -248,47 +269,58 @@ def load_lkg(
     Raises:
         ConfigurationError: the environment names no fleet.
     """
+    return next(usable_lkgs(environment, service, instance, known), None)
+
+
+def usable_lkgs(
+    environment: Environment, service: str, instance: str | None = None, known: TrustDocument | None = None
+) -> Iterator[Kept]:
+    """Yield the values of both slots, newest first, as far as they can be used; as :func:`load_lkg` otherwise."""
     directory = environment.lkg_dir(service)
     if not os.path.exists(directory):
-        return None
+        return
     from tars_settings.adapters.lkg import DiskLkg  # noqa: PLC0415 - diskcache only where there is something to read
 
     try:
         key = environment.seal_key()
         if key is None:
             _log.warning("%s: last known good values are there, the key that sealed them is not", service)
-            return None
+            return
         store = DiskLkg(directory)
     except SurroundingsError as error:
         _log.warning("%s: last known good values can't be read: %s", service, error)
-        return None
+        return
     try:
-        return _first_usable(store, key, environment, service, instance, known)
+        for slot in (0, 1):
+            found = _usable(store, key, environment, service, instance, known, slot)
+            if found is not None:
+                yield found
     finally:
         store.close()
 
 
-def _first_usable(
+def _usable(
     store: LkgStore,
     key: SealKey,
     environment: Environment,
     service: str,
     instance: str | None,
     known: TrustDocument | None,
+    slot: int,
 ) -> Kept | None:
-    named = instance or environment.instance
-
-    def usable(slot: int) -> Kept | None:
-        try:
-            pinned = environment.pinned()
-            return read_lkg(store, key, pinned=pinned, service=service, instance=named, known=known, slot=slot)
-        except SealBrokenError as error:
-            event = {"tars_event": "seal-broken", "tars_service": service}
-            _log.warning(
-                "%s: seal broken on the last known good values, slot %d: %s", service, slot, error, extra=event
-            )
-        except (SurroundingsError, RejectedError) as error:
-            _log.warning("%s: last known good values can't be used, slot %d: %s", service, slot, error)
-        return None
-
-    return usable(0) or usable(1)
+    try:
+        return read_lkg(
+            store,
+            key,
+            pinned=environment.pinned(),
+            service=service,
+            instance=instance or environment.instance,
+            known=known,
+            slot=slot,
+        )
+    except SealBrokenError as error:
+        event = {"tars_event": "seal-broken", "tars_service": service}
+        _log.warning("%s: seal broken on the last known good values, slot %d: %s", service, slot, error, extra=event)
+    except (SurroundingsError, RejectedError) as error:
+        _log.warning("%s: last known good values can't be used, slot %d: %s", service, slot, error)
+    return None
