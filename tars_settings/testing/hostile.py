@@ -25,6 +25,7 @@ class Hostile:
             "empty": self.empty,
             "moved": self.moved,
             "replayed": self.replayed,
+            "lowered": self.lowered,
             "unretained": self.unretained,
             "forged": self.forged,
             "stranger": self.stranger,
@@ -83,6 +84,14 @@ class Hostile:
         topic = self._topic()
         payloads = self._ever().get(topic)
         return (topic, self.mesh.random.choice(payloads), True) if payloads else None
+
+    def lowered(self) -> Strike | None:
+        """An older floor, index or trust document, where there were two."""
+        marks = [topic for topic, payloads in self._ever().items() if "/_" in topic and len(payloads) > 1]
+        if not marks:
+            return None
+        topic = self.mesh.random.choice(sorted(marks, key=lambda one: (not one.endswith("_floor"), one))[:4])
+        return topic, self.mesh.random.choice(self._ever().get(topic, [b"gone"])[:-1] or [b"gone"]), True
 
     def unretained(self) -> Strike | None:
         """What a topic retained once, sent live: the broker goes on retaining something else."""

@@ -258,7 +258,7 @@ class Liveness:
 
     def missing(self) -> Iterator[BrokenInvariant]:
         """Yield what does not hold now, of L1 and L2."""
-        for check in (self._views, self._nothing_lost, self._brokers):
+        for check in (self._views, self.wrong_views, self._brokers):
             yield from check()
 
     def _views(self) -> Iterator[BrokenInvariant]:
@@ -275,20 +275,21 @@ class Liveness:
         law = self.book.law(peer.replicator.peer.trust.raw)
         return self.book.greatest(self._held | self._all_held(), law, fate_of(self.mesh, self.book, peer))
 
-    def _nothing_lost(self) -> Iterator[BrokenInvariant]:
+    def wrong_views(self) -> list[BrokenInvariant]:
+        """Return the peers whose view is not the greatest of what is valid and held by anyone."""
         expected = self._expected()
-        orphans = {place: entry for place, entry in expected.items() if self._is_orphan(entry)}
+        orphans = {place for place, entry in expected.items() if self._is_orphan(entry)}
+        self.mesh.counters["orphans"] += len(orphans)
+        wrong = []
         for peer in self.mesh.running():
             view = {(scope, key): digest for scope in self.mesh.scopes for key, digest in peer.view(scope).items()}
-            wrong = [
-                place
-                for place in sorted(set(view) | set(expected))
-                if (place not in expected or view.get(place) != expected[place].digest)
-                and not (place in orphans and place[1] not in peer.keys)
-            ]
-            if wrong:
-                yield BrokenInvariant("L1", f"{peer.name} does not show the greatest valid delta of {wrong[0]}")
-        self.mesh.counters["orphans"] += len(orphans)
+            wanted = {place: entry.digest for place, entry in expected.items()}
+            odd = [place for place in sorted({*view, *wanted}) if view.get(place) != wanted.get(place)]
+            odd = [place for place in odd if place not in orphans or place[1] in peer.keys]
+            if odd:
+                where = " ".join(odd[0])
+                wrong.append(BrokenInvariant("L1", f"{peer.name} does not show the greatest valid delta of {where}"))
+        return wrong
 
     def _is_orphan(self, entry: Entry) -> bool:
         """Whether nothing that can be fetched names a delta: its writer's head is void, or was never published.
@@ -350,7 +351,7 @@ class Liveness:
 
     def check_joiner(self, joiner: MeshPeer, states: tuple[str, ...]) -> None:
         """L3: it shows what the others show, and says that it is ready."""
-        wrong = [str(one) for one in self._nothing_lost() if joiner.name in str(one)]
+        wrong = [str(one) for one in self.wrong_views() if joiner.name in str(one)]
         if wrong:
             raise BrokenInvariant("L3", wrong[0])
         assert joiner.replicator is not None  # noqa: S101 - it was started

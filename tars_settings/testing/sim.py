@@ -21,11 +21,13 @@ MUST_HAPPEN = (
     "power losses", "transactions lost", "crashes between effects", "wipes", "disk rollbacks", "rows damaged",
     "writes refused", "partitions", "broker stops", "broker amnesias", "broker rollbacks", "bridge cuts",
     "bridge swaps",
-    "hostile: garbage", "hostile: empty", "hostile: moved", "hostile: replayed", "hostile: unretained",
+    "hostile: garbage", "hostile: empty", "hostile: moved", "hostile: replayed", "hostile: lowered",
+    "hostile: unretained",
     "hostile: forged", "hostile: stranger", "hostile: foreign fleet", "hostile: newer version",
     "hostile: hoarded state",
     "epoch poison", "equivocations", "halves", "oversteps", "gens ahead", "lying indexes", "revocations",
-    "revocations under partition", "endorsements", "retirements", "trust documents", "trust quarrels", "clock jumps",
+    "revocations under partition", "endorsements", "retirements", "trust documents", "trust quarrels",
+    "root rotations", "floors", "clock jumps",
     "muted publishes", "runs on MQTT 3.1.1", "runs with a shared key", "repairs", "pushes",
 )  # fmt: skip
 """Faults that a batch of a few hundred seeds must have met: a knob without effect proves nothing."""

@@ -150,7 +150,7 @@ class Storm:
         raise missing[0]
 
     def _join_afresh(self, liveness: Liveness) -> None:
-        joiner = MeshPeer("joiner", None, keys=self.keys)
+        joiner = MeshPeer("joiner", None, keys=self.keys[::2])
         self.mesh.peers["joiner"] = joiner
         self.mesh.start(joiner)
         self.mesh.run(20.0)
@@ -220,8 +220,14 @@ class Storm:
             self.do_push()
 
     def do_compact(self) -> None:
-        """A writer signs a floor."""
-        self.mesh.compact(self.random.choice(self._writers(self.mesh)).name, self.random.choice(self.mesh.scopes))
+        """A writer unsets a key and signs a floor; sometimes somebody puts an older one back."""
+        writer, scope = self.random.choice(self._writers(self.mesh)).name, self.random.choice(self.mesh.scopes)
+        self.mesh.push(writer, {}, unset=(self.random.choice(self.keys),), scope=scope)
+        self.mesh.run(self.random.choice((0.0, 3.0)))
+        self.mesh.compact(writer, scope)
+        self.mesh.run(self.random.choice((0.0, 3.0)))
+        if self.random.random() < 0.5:
+            self.hostile.strike("lowered")
 
     def do_kill(self) -> None:
         """Kill a process and start it again."""
@@ -426,7 +432,7 @@ class Storm:
 
 
 WEIGHTS: Final = {
-    "push": 30, "burst": 4, "compact": 3, "kill": 3, "power": 4, "fuse": 4, "fused_push": 4, "wipe": 3, "backup": 3,
+    "push": 30, "burst": 4, "compact": 6, "kill": 3, "power": 4, "fuse": 4, "fused_push": 4, "wipe": 3, "backup": 3,
     "restore": 2,    "damage": 2, "disk_full": 1, "partition": 6, "heal": 7, "broker_restart": 3, "broker_amnesia": 2,
     "broker_snapshot": 3, "broker_rollback": 3, "bridge_cut": 8, "bridge_heal": 8, "hostile": 14, "hostile_flood": 2,
     "rogue": 4, "recover": 1, "partitioned_recover": 1, "retire": 1, "trust": 1, "quarrel": 0.5, "jump": 2, "mute": 2,
