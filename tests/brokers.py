@@ -58,15 +58,16 @@ def eventually(condition: Callable[[], object], *, deadline_s: float = DEADLINE_
 class MosquittoClients:
     """``mosquitto_pub`` and ``mosquitto_sub`` pointed at one broker: a voice that shares no code with the library."""
 
-    def __init__(self, host: str, port: int, options: Sequence[str] = ()) -> None:
+    def __init__(self, host: str, port: int, options: Sequence[str] = (), *, protocol: str = "5") -> None:
         self._where = ["-h", host, "-p", str(port), *options]
+        self._protocol = protocol
 
     def publish(
-        self, topic: str, payload: bytes | str = b"", *, retain: bool = True, qos: int = 1, protocol: str = "5"
+        self, topic: str, payload: bytes | str = b"", *, retain: bool = True, qos: int = 1, protocol: str = ""
     ) -> None:
         """Publish and wait for the acknowledgement; an empty payload is sent as such."""
         content = payload.encode() if isinstance(payload, str) else payload
-        options = ["-t", topic, "-q", str(qos), "-V", _version(protocol), *(["-r"] if retain else [])]
+        options = ["-t", topic, "-q", str(qos), "-V", _version(protocol or self._protocol), *(["-r"] if retain else [])]
         # -s reads the payload from stdin; it refuses to send nothing, for which there is -n.
         command = [binary("mosquitto_pub"), *self._where, *options, "-s" if content else "-n"]
         done = subprocess.run(command, input=content, capture_output=True, timeout=DEADLINE_S, check=False)

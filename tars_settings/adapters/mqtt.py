@@ -100,6 +100,7 @@ class MqttTransport:
         self._session: _Session | None = None
         self._events: list[SessionEvent] = []
         self._unsuitable = ""
+        self._was_silent = False
 
     def __repr__(self) -> str:
         return f"<MqttTransport {self._options.address}>"
@@ -131,16 +132,19 @@ class MqttTransport:
         """Find out which version the broker speaks.
 
         One that says so (CONNACK 0x84, or 1 as in 3.1.1) is believed at once. One that merely closes may be down behind
-        a proxy that accepts for it: before 5 is given up, 3.1.1 must be accepted and 5 be closed on once more.
+        a proxy that accepts for it, and one that was silent in the session before may have been busy (amqtt 0.12 takes
+        the properties of 5 for a length and waits for the rest): before 5 is given up, 3.1.1 must be accepted and 5
+        fail once more.
         """
-        verdict = self._attempt(5)
+        was_silent, self._was_silent = self._was_silent, False
+        verdict = _Verdict.CLOSED if was_silent else self._attempt(5)
         if verdict is _Verdict.CLOSED:
             if (older := self._attempt(4)) is _Verdict.PENDING:
                 return
             if older is not _Verdict.UP:
                 raise BrokerUnreachableError(f"{self._options.address} closes the connection before it answers")
             verdict = self._attempt(5)
-        if verdict in (_Verdict.OTHER_VERSION, _Verdict.CLOSED):
+        if verdict in (_Verdict.OTHER_VERSION, _Verdict.CLOSED) or (was_silent and verdict is _Verdict.PENDING):
             _log.warning("the broker does not speak MQTT 5; using 3.1.1: no size guard, and lost values show later")
             self._version = 4
             self._start(4)
@@ -171,6 +175,8 @@ class MqttTransport:
             self._version = 5
         if session.verdict is _Verdict.OTHER_VERSION and self._auto:
             self._version = None
+        if session.version == 5 and self._auto and session.was_silent:
+            self._was_silent = True
         self._options.max_qos = min(self._options.max_qos, session.max_qos)
         self._options.keepalive_s = session.keepalive_s
         other = session.verdict is _Verdict.OTHER_VERSION and self._auto
@@ -308,6 +314,7 @@ class _Session:
         self.ended = False
         self.reason = ""
         self.refused_for_good = False
+        self.was_silent = False
         self.max_qos = options.max_qos
         self.keepalive_s = options.keepalive_s
         self._options = options
@@ -475,6 +482,7 @@ class _Session:
         if self._since_s is None:
             self._since_s = now_s
         if self.verdict is _Verdict.PENDING and now_s - self._since_s >= connack_timeout_s:
+            self.was_silent = True
             self._end(f"no answer to CONNECT within {connack_timeout_s:g} s")
         if not self.ended:
             self._guarded(self._client.loop_misc)

@@ -31,6 +31,44 @@ def test_a_silent_broker_is_given_up_after_the_deadline() -> None:
         assert transport.fileno() == -1
 
 
+def silent_on_5(peer: Peer) -> None:
+    peer.receive()
+    if peer.version == 4:
+        peer.send(CONNACK_4)
+    peer.linger()
+
+
+def test_a_broker_that_is_silent_on_5_is_spoken_to_in_311() -> None:
+    with FakeBroker(silent_on_5) as broker:
+        transport = transport_to(broker, connack_timeout_s=5)
+        transport.connect()
+        transport.tick(100.0)
+        (down,) = transport.tick(105.0)
+        assert isinstance(down, SessionDown)
+        assert connected(transport).protocol == 4
+        assert connected(transport).protocol == 4
+        transport.close()
+    assert sorted(broker.versions) == [4, 4, 4, 5, 5]
+
+
+def test_a_broker_that_was_silent_once_keeps_5() -> None:
+    """It was busy, or its host slept: 3.1.1 alone is no proof that it does not speak 5."""
+
+    def script(peer: Peer) -> None:
+        peer.receive()
+        if peer.number > 1:
+            peer.send(CONNACK_5 if peer.version == 5 else CONNACK_4)
+        peer.linger()
+
+    with FakeBroker(script) as broker:
+        transport = transport_to(broker, connack_timeout_s=5)
+        transport.connect()
+        transport.tick(100.0)
+        transport.tick(105.0)
+        assert connected(transport).protocol == 5
+        transport.close()
+
+
 @pytest.mark.timeout(4)  # less than paho's own five seconds
 def test_a_silent_tls_server_does_not_hold_connect_longer_than_its_deadline() -> None:
     with FakeBroker(Peer.linger) as broker:
