@@ -9,14 +9,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable
-from typing import Final, Literal
-
-import msgspec
+from typing import Final
 
 from tars_settings.core.names import is_kid
 from tars_settings.core.session import (
     Acknowledged,
-    Publish,
     Received,
     SessionDown,
     SessionUp,
@@ -34,7 +31,6 @@ from tars_settings.core.topics import (
     Topics,
     TrustTopic,
 )
-from tars_settings.core.wire import short_hash
 from tars_settings.gossip.compact import Compacting, plan
 from tars_settings.gossip.effects import (
     Compact,
@@ -49,46 +45,28 @@ from tars_settings.gossip.effects import (
     Offered,
     Push,
     Rejected,
-    Repaired,
-    RepairFight,
     ScopeSynced,
     Stage,
     Wake,
 )
 from tars_settings.gossip.loading import Loading, exported
+from tars_settings.gossip.mending import Mender
 from tars_settings.gossip.peer import Peer
+from tars_settings.gossip.policy import Policy
 from tars_settings.gossip.probe import Answer, Prober
-from tars_settings.gossip.repair import Repairer, RepairPolicy
+from tars_settings.gossip.pushes import WaitingPushes
+from tars_settings.gossip.repair import Repairer
 from tars_settings.gossip.sync import ScopeSync
+from tars_settings.gossip.trusting import ASKS_FOR_TRUST, TrustQuestions
 from tars_settings.gossip.waiting import Standing
 from tars_settings.gossip.writing import Writing
 from tars_settings.trust.keys import SigningKey
 
+__all__ = ("PROOFS_PER_SLICE", "Policy", "Replicator")
+
 REREAD_WITHIN_S: Final = 30.0
-TRUST_ASK_PAUSE_S: Final = 1.0
-KEEPERS_PER_FLEET: Final = 8
 PROOFS_PER_SLICE: Final = 200
 """Signatures checked in one go behind readiness: about 10 ms."""
-MAX_FLAGGED: Final = 16
-ASKS_FOR_TRUST: Final = frozenset({"trust-behind", "chain-missing"})
-
-
-class Policy(msgspec.Struct, frozen=True):
-    """What an operator may choose; seconds.
-
-    ``repair``: ``all`` peers, only ``keepers``, or ``off``. A *keeper* follows heads live, and compares everything that
-    it holds with the broker. With ``all``, each peer that may be one (``keeper``) is one with chance 8/``fleet_size``,
-    and whoever holds a writer's key is one in any case. ``compact_above``: so many tombstones in a scope make a writer
-    with a grant of all of it sign a floor; 0 for never.
-    """
-
-    repair: Literal["all", "keepers", "off"] = "all"
-    keeper: bool = True
-    fleet_size: int = 1
-    compact_above: int = 256
-    sync_bound_s: float = 5.0
-    audit_s: float = 600.0
-    repairing: RepairPolicy = RepairPolicy()
 
 
 class Replicator:
@@ -114,8 +92,7 @@ class Replicator:
         self._refs = itertools.count(1)
         self.peer = Peer(topics, root_public, self._emit, signer.kid if signer else "")
         self._marker = topics.format(MarkerTopic(nonce))
-        self._trust_topic = topics.format(TrustTopic())
-        live = (self._marker, self._trust_topic)
+        live = (self._marker, topics.format(TrustTopic()))
         self._prober = Prober(self._marker, self._emit, self._next_ref, self.policy.sync_bound_s, live)
         self._repairer = Repairer(self.policy.repairing, random)
         self._writing: Writing | None = None
@@ -126,23 +103,24 @@ class Replicator:
                 self.peer, signer, self._emit, self._prober.ask, self._next_ref, self._writing.publish_head
             )
         self._loading = Loading(self.peer, self._writing, self._emit)
-        self.is_keeper = signer is not None or self._is_chosen()
+        self.is_keeper = signer is not None or self.policy.chooses_keeper(random)
+        self._mender = Mender(
+            self.peer,
+            self._prober,
+            self._repairer,
+            self._emit,
+            self._next_ref,
+            may_repair=self.policy.may_repair(is_keeper=self.is_keeper),
+            has_key=signer is not None,
+        )
+        self._trust = TrustQuestions(self.peer, self._prober, random)
         self._syncs: dict[str, ScopeSync] = {}
-        self._waiting: list[tuple[Push, float]] = []
+        self._waiting = WaitingPushes()
         self._session: SessionUp | None = None
         self._live_refs: dict[int, tuple[str, ...]] = {}
         self._live = False
-        self._trust_asked = False
-        self._steps_asked: set[str] = set()
-        self._held_upto = 0
-        self._steps_failed = False
-        self._trust_ask_s = math.inf
-        self._trust_asked_s = -math.inf
-        self._flag_proven = False
-        self._after_index: dict[str, set[str]] = {}
         self._reread_s: dict[str, float] = {}
         self._seen: dict[str, tuple[int, int]] = {}
-        self._flagged: dict[str, str] = {}
         self._turns = itertools.count()
         self._audit_s = math.inf
 
@@ -185,15 +163,15 @@ class Replicator:
         if self._may_prove:
             return self._now_s
         if self._session is None:
-            return min((due_s for _, due_s in self._waiting), default=math.inf)
+            return self._waiting.next_wake_s()
         syncing = (sync.bound_s for sync in self._syncs.values() if self._live and self._is_unfinished(sync))
         return min(
             self._prober.next_wake_s(),
-            self._repairer.next_wake_s() if self._may_repair else math.inf,
+            self._mender.next_wake_s(),
             self._audit_s,
-            self._trust_ask_s,
+            self._trust.due_s,
             min(self._reread_s.values(), default=math.inf),
-            min((due_s for _, due_s in self._waiting), default=math.inf),
+            self._waiting.next_wake_s(),
             min(syncing, default=math.inf),
         )
 
@@ -214,7 +192,7 @@ class Replicator:
     @property
     def knows_trust(self) -> bool:
         """Whether the broker was asked in this session for the trust document, and answered or was given up on."""
-        return self._trust_asked
+        return self._trust.answered
 
     @property
     def quiet(self) -> bool:
@@ -225,31 +203,13 @@ class Replicator:
         self._effects.append(effect)
         if isinstance(effect, Merged):
             self._check_gap(effect)
-        elif isinstance(effect, HeldBack) and effect.reason in ASKS_FOR_TRUST:
-            self._want_trust()
-
-    def _want_trust(self) -> None:
-        """Something names a trust document that is not here: ask for it, once a second at most."""
-        if self._live:
-            self._trust_ask_s = min(self._trust_ask_s, max(self._now_s, self._trust_asked_s + TRUST_ASK_PAUSE_S))
+        elif isinstance(effect, HeldBack) and effect.reason in ASKS_FOR_TRUST and self._live:
+            self._trust.want(self._now_s)
 
     def _ask_trust(self) -> None:
-        self._trust_ask_s = math.inf
-        self._trust_asked_s = self._now_s
-        self._steps_asked.clear()
-        # What is held later may name a document that is published after this question.
-        self._held_upto = self.peer.held_so_far
-        self._prober.ask([self._trust_topic], first=True)
-
-    def _ask_chain(self) -> None:
-        """Keepers see to it that every step of the chain is there, for those who can't follow without it."""
+        self._trust.ask(self._now_s)
         if self.is_keeper:
-            self._prober.ask([self.topics.format(TrustTopic(version)) for version in self.peer.chain.versions()])
-
-    def _is_chosen(self) -> bool:
-        if self.policy.repair != "all":
-            return self.policy.keeper
-        return self.policy.keeper and self._random() * self.policy.fleet_size < KEEPERS_PER_FLEET
+            self._trust.ask_chain()
 
     @property
     def _may_prove(self) -> bool:
@@ -273,10 +233,6 @@ class Replicator:
     def _next_ref(self) -> int:
         return next(self._refs)
 
-    @property
-    def _may_repair(self) -> bool:
-        return self.policy.repair == "all" or (self.policy.repair == "keepers" and self.is_keeper)
-
     # --- session -----------------------------------------------------------------------------------------------------
 
     def _on_session_up(self, session: SessionUp) -> None:
@@ -294,21 +250,16 @@ class Replicator:
 
     def _reset_session(self) -> None:
         self._live = False
-        self._trust_asked = False
-        self._steps_failed = False
-        self._flag_proven = False
-        self._flagged.clear()
-        self._trust_ask_s = math.inf
         self._live_refs.clear()
-        self._after_index.clear()
         self._prober.reset()
-        self._repairer.reset()
+        self._trust.reset()
+        self._mender.reset()
 
     def _jittered(self, seconds: float) -> float:
         return seconds * (0.5 + self._random())
 
     def _subscribe_live(self, scopes: tuple[str, ...]) -> None:
-        filters = [self._marker, self._trust_topic]
+        filters = [self._marker, self._trust.topic]
         for scope in scopes:
             filters.append(self.topics.live_filter(scope))
             if self.is_keeper:
@@ -330,9 +281,8 @@ class Replicator:
                 self._on_answer(answer)
 
     def _begin_sync(self, scopes: Iterable[str] | None = None) -> None:
-        self._trust_asked = False
+        self._trust.answered = False
         self._ask_trust()
-        self._ask_chain()
         for scope in tuple(self._syncs) if scopes is None else scopes:
             self._syncs[scope].restart(self._now_s, self.policy.sync_bound_s)
             self._advance(self._syncs[scope])
@@ -359,13 +309,13 @@ class Replicator:
         if not self.peer.trust.is_pin:
             self._prober.ask(sync.questions(self.peer))
         lacking = tuple(sync.lacks(self.peer))
-        if not lacking and self._trust_asked:
+        if not lacking and self._trust.answered:
             self._enter(sync, "ready", ())
             self._survey(sync)
         elif self._now_s >= sync.bound_s:
             self._enter(sync, "joining" if self.peer.trust.is_pin else "degraded", lacking or ("the trust document",))
             sync.retry(self._now_s, self.policy.sync_bound_s)
-            self._ask_trust()
+            self._trust.ask(self._now_s)
             if not self.peer.trust.is_pin:
                 self._prober.ask(sync.questions(self.peer))
                 self._survey(sync)
@@ -411,7 +361,7 @@ class Replicator:
             return
         answer = self._prober.on_retained(topic_text, payload) if retain else None
         if answer is not None:
-            self._flag_proven = self._flag_proven or self._is_confirmation(topic_text, payload)
+            self._mender.on_probed(topic_text, payload)
             self._on_answer(answer)
             return
         self._merge(topic, topic_text, payload, retain=retain)
@@ -423,10 +373,6 @@ class Replicator:
             return topic.scope in self._syncs
         return False
 
-    def _is_confirmation(self, text: str, payload: bytes) -> bool:
-        """Whether a probe shows what a live message said before with its retain flag: then that is to be believed."""
-        return self._flagged.pop(text, None) == short_hash(payload)
-
     def _merge(self, topic: Topic, text: str, payload: bytes, *, retain: bool) -> None:
         version = self.peer.trust.order
         # Without Retain As Published only a replay carries the flag: on MQTT 3.1.1 every subscription brings one.
@@ -434,19 +380,11 @@ class Replicator:
         standing = self.peer.receive(topic, payload, "probe" if is_replay else "live")
         self._after_merge(version)
         if standing in (Standing.WORSE, Standing.COMPACTED):
-            self._suspect(text, payload)
+            self._mender.suspect(text, payload, self._now_s)
         elif standing is Standing.CURRENT and retain:
-            self._on_shown(text, payload, is_replay=is_replay)
+            self._mender.on_shown(text, payload, is_replay=is_replay)
         if self._live and isinstance(topic, IndexTopic | SegmentTopic):
             self._advance(self._syncs[topic.scope])
-
-    def _on_shown(self, text: str, payload: bytes, *, is_replay: bool) -> None:
-        """The broker says that it retains the winner: no need to repair. Live, that is believed once a probe agreed."""
-        if is_replay or self._flag_proven:
-            self._repairer.settle(text)
-        elif self._repairer.is_open(text) and len(self._flagged) < MAX_FLAGGED:
-            self._flagged[text] = short_hash(payload)
-            self._prober.ask([text])
 
     def _after_merge(self, version: tuple[int, bytes]) -> None:
         if self.peer.trust.order == version:
@@ -464,16 +402,15 @@ class Replicator:
         version = self.peer.trust.order
         standing = self._standing_of(topic, answer)
         self._after_merge(version)
-        if answer.topic == self._trust_topic or answer.topic in self._steps_asked:
-            self._on_trust_answer()
+        if self._trust.concerns(answer.topic):
+            for text in self._trust.on_answer(self._now_s):
+                self._compare_again(text)
         scope = getattr(topic, "scope", None)
         sync = self._syncs.get(scope) if scope is not None else None
         if sync is not None:
             sync.answered[answer.topic] = answer.known
         self._read_back(topic, answer)
-        self._settle(topic, answer, standing)
-        for late in self._after_index.pop(answer.topic, ()):
-            self._prober.ask([late])
+        self._mender.settle(topic, answer, standing, self._now_s)
         if sync is not None and isinstance(topic, SegmentTopic) and answer.known:
             sync.ask_index_again(self.peer, topic)
         for one in [sync] if sync is not None else list(self._syncs.values()):
@@ -509,73 +446,11 @@ class Replicator:
             return Standing.ALONE if self.peer.desired(topic) is None else Standing.WORSE
         return self.peer.receive(topic, answer.payload, "probe")
 
-    def _on_trust_answer(self) -> None:
-        """Ask for the steps that lead to a document that can't be followed yet; without them it is void."""
-        steps = {self.topics.format(TrustTopic(n)) for n in self.peer.wanted_versions()} - self._steps_asked
-        if steps:
-            self._steps_asked |= steps
-            self._prober.ask(sorted(steps), first=True)
-        if self._prober.asked(self._trust_topic) or any(self._prober.asked(step) for step in self._steps_asked):
-            return
-        self._trust_asked = True
-        for text in self.peer.release_held(chain_too=self._gave_up_steps(), upto=self._held_upto):
-            topic = self.topics.parse(text)
-            if topic is not None and self.peer.desired(topic) is not None:
-                self._suspect(text, b"")
-
-    def _gave_up_steps(self) -> bool:
-        """Return whether missing steps of the chain were asked for twice: who has them may be about to publish."""
-        if not self.peer.lacks_steps or self._steps_failed:
-            self._steps_failed = False
-            return True
-        self._steps_failed = True
-        self._trust_ask_s = min(self._trust_ask_s, self._now_s + REREAD_WITHIN_S * (0.5 + self._random() / 2))
-        return False
-
-    # --- repair ------------------------------------------------------------------------------------------------------
-
-    def _suspect(self, text: str, found: bytes | None) -> None:
-        if self._may_repair and self._session is not None:
-            self._repairer.suspect(text, found or None, self._now_s)
-
-    def _settle(self, topic: Topic, answer: Answer, standing: Standing) -> None:
-        """Decide on a topic that was probed: fine, to be repaired now, or to be suspected."""
-        if standing not in (Standing.WORSE, Standing.COMPACTED):
-            self._repairer.settle(answer.topic)
-        elif self._repairer.is_probing(answer.topic) or self._is_urgent(topic, answer):
-            self._repair(topic, answer, standing)
-        else:
-            self._suspect(answer.topic, answer.payload)
-
-    def _is_urgent(self, topic: Topic, answer: Answer) -> bool:
-        """Whether to repair without delay: a writer's deltas mean nothing on a broker without a trust document."""
-        return isinstance(topic, TrustTopic) and answer.payload is None and self._writing is not None
-
-    def _repair(self, topic: Topic, answer: Answer, standing: Standing) -> None:
-        # An empty payload clears a topic: only ever that of a tombstone which a floor made void.
-        payload = b"" if standing is Standing.COMPACTED else self.peer.desired(topic)
-        if payload is None:
-            self._repairer.settle(answer.topic)
-            return
-        round_ = self._repairer.allow(answer.topic, self._now_s)
-        if not round_:
-            return
-        self._emit(Publish(self._next_ref(), answer.topic, payload))
-        found: Literal["nothing", "other"] = "nothing" if answer.payload is None else "other"
-        self._emit(Repaired(answer.topic, found if payload else "compacted", round_))
-        if self._repairer.is_fight(answer.topic):
-            self._emit(RepairFight(answer.topic, short_hash(answer.payload or b"")))
-
-    def _probe_suspicions(self, now_s: float) -> None:
-        for text in self._repairer.due(now_s):
-            topic = self.topics.parse(text)
-            if isinstance(topic, SegmentTopic):
-                # An old index makes a newer segment look like damage: ask for the index first.
-                index_topic = self.topics.format(IndexTopic(topic.scope, topic.kid))
-                self._after_index.setdefault(index_topic, set()).add(text)
-                self._prober.ask([index_topic])
-            else:
-                self._prober.ask([text])
+    def _compare_again(self, text: str) -> None:
+        """What was held on a topic is void after all: it is to be repaired where something better is held."""
+        topic = self.topics.parse(text)
+        if topic is not None and self.peer.desired(topic) is not None:
+            self._mender.suspect(text, b"", self._now_s)
 
     # --- pushing -----------------------------------------------------------------------------------------------------
 
@@ -583,7 +458,7 @@ class Replicator:
         if self._writing is None:
             self._emit(Stage(push.ref, "refused", "this peer holds no writer's key", "NotGrantedError"))
             return
-        self._waiting.append((push, self._now_s + self.policy.sync_bound_s))
+        self._waiting.put(push, self._now_s + self.policy.sync_bound_s)
         if push.scope not in self._syncs:
             self._on_follow(push.scope, ())
         self._release_pushes(self._syncs[push.scope])
@@ -591,16 +466,12 @@ class Replicator:
     def _release_pushes(self, sync: ScopeSync) -> None:
         if not self._live or not sync.caught_up:
             return
-        ready = [push for push, _ in self._waiting if push.scope == sync.scope]
-        self._waiting = [(push, due_s) for push, due_s in self._waiting if push.scope != sync.scope]
-        for push in ready:
+        for push in self._waiting.take(sync.scope):
             if self._writing is not None:
                 self._writing.push(push, synced=sync.state == "ready")
 
     def _refuse_late_pushes(self, now_s: float) -> None:
-        late = [push for push, due_s in self._waiting if due_s <= now_s]
-        self._waiting = [(push, due_s) for push, due_s in self._waiting if due_s > now_s]
-        for push in late:
+        for push in self._waiting.take_late(now_s):
             sync = self._syncs[push.scope]
             lacking = "; ".join(sync.lacking) or ("no trust document" if self.peer.trust.is_pin else "no connection")
             self._emit(Stage(push.ref, "refused", f"{push.scope} could not be caught up: {lacking}", "NotSyncedError"))
@@ -638,19 +509,17 @@ class Replicator:
     # --- time --------------------------------------------------------------------------------------------------------
 
     def _on_time(self, now_s: float) -> None:
-        if self._waiting:
-            self._refuse_late_pushes(now_s)
+        self._refuse_late_pushes(now_s)
         if self._session is None:
             return
-        if self._trust_ask_s <= now_s:
-            self._ask_trust()
+        if self._trust.due_s <= now_s:
+            self._trust.ask(now_s)
         for answer in self._prober.on_wake(now_s):
             self._on_answer(answer)
         for sync in self._syncs.values():
             if sync.bound_s <= now_s and self._is_unfinished(sync):
                 self._advance(sync)
-        if self._repairer.next_wake_s() <= now_s and self._may_repair:
-            self._probe_suspicions(now_s)
+        self._mender.probe_suspicions(now_s)
         for scope in [scope for scope, due_s in self._reread_s.items() if due_s <= now_s]:
             del self._reread_s[scope]
             self._reread(scope)
@@ -669,11 +538,10 @@ class Replicator:
         The only detector there is on MQTT 3.1.1.
         """
         self._audit_s = now_s + self._jittered(self.policy.audit_s)
-        self._repairer.forget_quiet(now_s)
+        self._mender.forget_quiet(now_s)
         if not self._live:
             return
         self._ask_trust()
-        self._ask_chain()
         turn = next(self._turns)
         for n, sync in enumerate(self._syncs.values()):
             self._compact_if_due(sync.scope)

@@ -18,6 +18,7 @@ from tars_settings.gossip import loading, peer
 from tars_settings.gossip.chain import Chain
 from tars_settings.gossip.effects import Persist
 from tars_settings.gossip.floors import Floors
+from tars_settings.gossip.mending import Mender
 from tars_settings.gossip.peer import Peer
 from tars_settings.gossip.repair import Repairer, RepairPolicy
 from tars_settings.gossip.replicator import Replicator
@@ -201,7 +202,7 @@ def pushes_are_not_taken_up_again(patch: Patch) -> None:
 
 
 def nothing_is_repaired(patch: Patch) -> None:
-    patch.setattr(Replicator, "_suspect", lambda self, text, found: None)
+    patch.setattr(Mender, "suspect", lambda self, text, found, now_s: None)
 
 
 def indexes_do_without_their_segments(patch: Patch) -> None:
