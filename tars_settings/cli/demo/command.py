@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-import signal
 import time
-from collections.abc import Iterator
 from enum import Enum
 from typing import Annotated, Any, Final
 
@@ -16,7 +13,8 @@ from rich.text import Text
 
 from tars_settings.cli.common import Common, command, on_its_own
 from tars_settings.cli.demo.acts import ACTS, Act
-from tars_settings.cli.demo.processes import available_broker
+from tars_settings.cli.demo.interruption import interruption
+from tars_settings.cli.demo.processes import available_broker, eventually
 from tars_settings.cli.demo.stage import MOST_WORKERS, Stage
 from tars_settings.cli.render import Output, draw, printable
 
@@ -58,7 +56,7 @@ def demo(
     kind = available_broker(None if broker is None else broker.value)
     play = Play(common.out, _pause_s(common.out, pause_s))
     began_s = time.monotonic()
-    with _ended_by_signals(), Stage(kind, workers) as stage:
+    with interruption.heeded(), Stage(kind, workers) as stage:
         acts = [play.show(number, act(stage)) for number, act in enumerate(ACTS, start=1)]
         directory, processes = stage.directory, [worker.process for worker in stage.workers]
     left = sum(process.poll() is None for process in processes)
@@ -73,21 +71,6 @@ def _pause_s(out: Output, wanted_s: float | None) -> float:
     if out.as_json:
         return 0.0
     return wanted_s if wanted_s is not None else 1.0 if out.stdout.isatty() else 0.0
-
-
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Treat a polite end like Ctrl-C: what was started is ended, and what was written removed."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {one: signal.signal(one, interrupt) for one in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
 
 
 def _document(kind: str, workers: int, acts: list[Act], *, clean: bool, took_s: float) -> dict[str, Any]:
@@ -122,7 +105,8 @@ class Play:
         self._console.print(Text(printable(act.remark)))
         if not act.held:
             self._console.print(Text("This is not what was to be shown.", style="bold red"))
-        time.sleep(self._pause_s)
+        due_s = time.monotonic() + self._pause_s
+        eventually(lambda: time.monotonic() >= due_s, "the pause ends", deadline_s=self._pause_s + 1)
         return act
 
     def close(self, acts: list[Act], *, clean: bool, took_s: float) -> None:

@@ -16,10 +16,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from tars_settings.cli.demo.interruption import interruption
 from tars_settings.errors import BrokerError, ConfigurationError, TarsSettingsError
 
 BrokerKind = Literal["amqtt", "mosquitto"]
 DEADLINE_S: Final = 30.0
+_GLANCE_S: Final = 0.1
 _SBIN: Final = "/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
 
 
@@ -32,9 +34,11 @@ def eventually(condition: Callable[[], bool], what: str, *, deadline_s: float = 
 
     Raises:
         DemoError: it did not within the deadline.
+        KeyboardInterrupt: the demo was asked to end.
     """
     began_s = time.monotonic()
     while not condition():
+        interruption.check()
         if time.monotonic() > began_s + deadline_s:
             raise DemoError(f"not within {deadline_s:g} s: {what}")
         time.sleep(0.005)
@@ -197,8 +201,10 @@ class Worker:
             found[:] = [one for one in self._told[after:] if wanted(one)][:1]
             return bool(found) or not self._reader.is_alive()
 
+        due_s = time.monotonic() + deadline_s
         with self._changed:
-            self._changed.wait_for(arrived, deadline_s)
+            while not self._changed.wait_for(arrived, _GLANCE_S) and time.monotonic() < due_s:
+                interruption.check()
         if not found:
             raise DemoError(f"{self.name} did not tell: {what}\n{self.log.read_text(errors='replace')[-1500:]}")
         return found[0]

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+from tars_settings.cli.demo.interruption import interruption
 from tars_settings.cli.demo.processes import Broker, BrokerKind, Worker, eventually
 from tars_settings.cli.founding import found
 from tars_settings.cli.onlooker import Onlooker
@@ -44,7 +45,7 @@ class Stage:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Stage:
-        with contextlib.ExitStack() as stack:
+        with interruption.shielded(), contextlib.ExitStack() as stack:
             # The processes' logs and replicas; a process that is killed late may still write.
             place = tempfile.TemporaryDirectory(prefix="tars-settings-demo-", ignore_cleanup_errors=True)
             self.directory = Path(stack.enter_context(place))
@@ -60,7 +61,8 @@ class Stage:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        with interruption.shielded():
+            self._stack.close()
 
     def _end_workers(self) -> None:
         # All stdins first: they leave at the same time.
