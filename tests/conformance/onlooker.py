@@ -1,0 +1,108 @@
+"""A voice from outside: paho alone, in MQTT 3.1.1, with none of the library's code. It looks and it meddles."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from paho.mqtt.client import Client, MQTTMessage, topic_matches_sub
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+
+from tests.brokers import DEADLINE_S
+
+_numbers = itertools.count(1)
+TRIES = 5
+
+
+class HungUpError(Exception):
+    """The broker ended the connection."""
+
+
+class Onlooker:
+    """One connection of its own to the broker on *port*; ``with`` it."""
+
+    def __init__(self, port: int, *, protocol: str = "3.1.1") -> None:
+        five = protocol == "5"
+        self.heard: list[MQTTMessage] = []
+        self._acknowledged: set[int] = set()
+        self._granted: set[int] = set()
+        self._port = port
+        name = f"onlooker-{os.getpid()}-{next(_numbers)}"
+        version = MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311
+        self.client = Client(CallbackAPIVersion.VERSION2, name, protocol=version)
+        self.client.on_message = lambda _client, _userdata, message: self.heard.append(message)
+        self.client.on_publish = lambda _client, _userdata, mid, *_: self._acknowledged.add(mid)
+        self.client.on_subscribe = lambda _client, _userdata, mid, *_: self._granted.add(mid)
+
+    def __enter__(self) -> Onlooker:
+        self.client.connect("127.0.0.1", self._port)
+        self.until(self.client.is_connected, "the onlooker is connected")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.client.disconnect()
+
+    def until(self, condition: Callable[[], object], what: str, *, deadline_s: float = DEADLINE_S) -> None:
+        """Drive the connection until *condition* holds.
+
+        Raises:
+            AssertionError: the deadline passed.
+            HungUpError: the broker ended the connection.
+        """
+        end_s = time.monotonic() + deadline_s
+        while not condition():
+            assert time.monotonic() < end_s, f"not within {deadline_s} s: {what}"
+            if self.client.loop(0.02) != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                raise HungUpError(f"the broker hung up before {what}")
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = True, qos: int = 1) -> None:
+        """Publish and wait for the acknowledgement."""
+        mid = self.client.publish(topic, payload, qos, retain).mid
+        self.until(lambda: mid in self._acknowledged, f"{topic} is acknowledged")
+
+    def subscribe(self, topic_filter: str, qos: int = 1) -> None:
+        """Subscribe and wait for the answer."""
+        mid = self.client.subscribe(topic_filter, qos)[1]
+        self.until(lambda: mid in self._granted, f"{topic_filter} is granted")
+
+    def echo(self) -> None:
+        """Return once a message to itself came back: what was on its way to this connection is mostly here."""
+        marker = f"onlooker/{os.getpid()}/{next(_numbers)}"
+        self.subscribe(marker)
+        self.publish(marker, b"end", retain=False)
+        self.until(lambda: any(one.topic == marker for one in self.heard), "the marker comes back")
+        self.heard = [one for one in self.heard if one.topic != marker]
+
+
+def retained(port: int, topic_filter: str) -> dict[str, bytes]:
+    """Return what the broker on *port* replays for a filter, by topic.
+
+    It may lack some where a broker lets others overtake its replay: poll for what must be there.
+    """
+    for _ in range(TRIES):
+        # amqtt, seldom, drops a connection that it has just accepted.
+        with contextlib.suppress(HungUpError):
+            return _retained(port, topic_filter)
+    raise AssertionError(f"the broker hung up {TRIES} times")
+
+
+def _retained(port: int, topic_filter: str) -> dict[str, bytes]:
+    with Onlooker(port) as onlooker:
+        onlooker.subscribe(topic_filter)
+        onlooker.echo()
+        onlooker.echo()
+        # amqtt replays what other subscribers asked for, too.
+        found = [one for one in onlooker.heard if one.retain and topic_matches_sub(topic_filter, one.topic)]
+        return {one.topic: one.payload for one in found if one.payload}
+
+
+def leave(port: int, topic: str, payload: bytes) -> None:
+    """Leave a retained message on the broker on *port*."""
+    with Onlooker(port) as onlooker:
+        onlooker.publish(topic, payload)

@@ -1,0 +1,94 @@
+"""A fleet on a broker: its writer, its workers, and what the broker holds of it."""
+
+from __future__ import annotations
+
+import re
+from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tars_settings
+from tars_settings import Settings
+from tars_settings.core.head import segment_digest
+from tars_settings.join import Live
+from tars_settings.writer import Report, Writer
+from tests.brokers import eventually
+from tests.conformance.onlooker import retained
+from tests.integration.fleets import TestFleet
+
+SCOPE = "stt-worker"
+PREFIX = f"system/config/{SCOPE}"
+TOPIC = f"{PREFIX}/vad_threshold"
+PATIENCE_S = 40.0
+_SEGMENT = re.compile(r"/_head/[0-9a-f]{32}/[0-9]+$")
+
+S = TypeVar("S", bound=Settings)
+
+
+class Stt(Settings, service=SCOPE):
+    vad_threshold: float = 0.5
+    model: str = "base"
+    language: str = "en"
+
+
+class Scene:
+    """The members of one fleet; each may be at a broker of its own. Everything entered is left with ``stack``."""
+
+    def __init__(self, directory: Path, url: str, stack: ExitStack, **given: Any) -> None:
+        self.fleet = TestFleet(directory / "fleet", url, audit_s=4.0, **given)
+        self.stack = stack
+        self.given: dict[str, Any] = {}
+
+    def worker(self, name: str, cls: type[S] = Stt, **given: Any) -> Live[S]:
+        """Return a worker that has joined; it need not be ready."""
+        return self.stack.enter_context(tars_settings.join(cls, **{**self.fleet.given(name), **self.given, **given}))
+
+    def writer(self, **given: Any) -> Writer:
+        """Return the writer, connected."""
+        return self.stack.enter_context(Writer(**{**self.fleet.writer_given(), **self.given, **given}))
+
+
+@contextmanager
+def scene(directory: Path, url: str, **given: Any) -> Iterator[Scene]:
+    """Give a fleet that is taken apart at the end."""
+    with ExitStack() as stack:
+        yield Scene(directory, url, stack, **given)
+
+
+def ready(live: Live[Any]) -> Live[Any]:
+    """Wait until a worker is ready."""
+    assert live.wait_until_ready(PATIENCE_S), live.status
+    return live
+
+
+def push(writer: Writer, values: dict[str, Any], target: Any = Stt) -> Report:
+    """Push, and return how strong the result is; it is *retained*, or the test ends here."""
+    report = writer.push(target, values).wait(PATIENCE_S)
+    assert report.stage == "retained", report
+    return report
+
+
+def until(live: Live[Any], **wanted: Any) -> None:
+    """Wait until a worker's snapshot holds these values."""
+    eventually(
+        lambda: all(getattr(live.current, key) == value for key, value in wanted.items()),
+        deadline_s=PATIENCE_S,
+        what=f"a worker has {wanted}; it has {live.current!r:.300}, {live.status!r:.800}",
+    )
+
+
+def until_held(port: int, topic: str, payload: bytes) -> None:
+    """Wait until the broker retains exactly this on a topic."""
+    eventually(
+        lambda: retained(port, topic).get(topic) == payload,
+        deadline_s=PATIENCE_S,
+        what=f"the broker holds the winner on {topic}",
+    )
+
+
+def held_of_fleet(port: int) -> dict[str, bytes]:
+    """Return what a broker must hold: trust, deltas and indexes, and each segment that an index names."""
+    held = {t: p for t, p in retained(port, "system/config/#").items() if "/_schema/" not in t}
+    named = b"".join(held.values())
+    return {t: p for t, p in held.items() if not _SEGMENT.search(t) or segment_digest(p).encode() in named}
