@@ -14,7 +14,7 @@ import pytest
 from tars_settings.core.register import Registers
 from tars_settings.core.wire import decode_envelope
 from tars_settings.errors import RejectedError
-from tars_settings.gossip import loading, peer
+from tars_settings.gossip import holdings, loading, peer
 from tars_settings.gossip.chain import Chain
 from tars_settings.gossip.effects import Persist
 from tars_settings.gossip.floors import Floors
@@ -184,7 +184,8 @@ def deltas_are_not_stored(patch: Patch) -> None:
     def forgetful(rows: tuple[Any, ...] = (), drop: tuple[Any, ...] = (), durable: bool = False) -> Persist:
         return put(tuple(row for row in rows if type(row).__name__ not in ("DeltaRow", "SegmentRow")), drop, durable)
 
-    patch.setattr(peer, "Persist", forgetful)
+    for module in (peer, holdings):
+        patch.setattr(module, "Persist", forgetful)
 
 
 def nothing_is_read_back(patch: Patch) -> None:

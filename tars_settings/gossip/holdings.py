@@ -1,0 +1,266 @@
+"""What a peer holds, how a delta is merged into it, and when a delta's own signature is checked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+
+from tars_settings.core.delta import Delta, parse_delta
+from tars_settings.core.floor import Floor
+from tars_settings.core.head import Index, LargeRef, parse_segment
+from tars_settings.core.records import DeltaRow, FloorRow, IndexRow
+from tars_settings.core.register import Outcome, Registers
+from tars_settings.core.topics import (
+    FloorSegmentTopic,
+    FloorTopic,
+    IndexTopic,
+    KeyTopic,
+    SegmentTopic,
+    Topic,
+    Topics,
+    TrustTopic,
+)
+from tars_settings.core.wire import claimed_digest
+from tars_settings.errors import MalformedError, RejectedError
+from tars_settings.gossip.chain import Chain
+from tars_settings.gossip.conflicts import Conflicts
+from tars_settings.gossip.effects import Effect, HeldBack, Merged, Persist, Rejected, Way
+from tars_settings.gossip.floors import Floors
+from tars_settings.gossip.heads import Head, Heads
+from tars_settings.gossip.waiting import Held, HeldStore, KnownBad, Standing
+from tars_settings.trust.document import TrustDocument
+from tars_settings.trust.validity import Verdict, judge, prove
+
+
+class Holdings:
+    """Trust documents, floors, registers and heads of one peer."""
+
+    def __init__(self, topics: Topics, root_public: bytes, emit: Callable[[Effect], None], own_kid: str = "") -> None:
+        self.topics = topics
+        self.chain = Chain(root_public)
+        self.registers = Registers()
+        self.floors = Floors()
+        self.heads = Heads()
+        self.conflicts = Conflicts()
+        self.large: dict[tuple[str, str], dict[str, LargeRef]] = {}
+        self.own_kid = own_kid
+        self.signed_counter: dict[str, int] = {}
+        self._emit = emit
+        self._held = HeldStore()
+        self._bad = KnownBad()
+        self._unfollowed: OrderedDict[bytes, Held] = OrderedDict()
+        self._unproven: OrderedDict[bytes, Delta] = OrderedDict()
+        self._stored: set[bytes] = set()
+        self._disturbed: set[str] = set()
+
+    @property
+    def trust(self) -> TrustDocument:
+        """The trust document in force; the pin where there is none."""
+        return self.chain.newest
+
+    @property
+    def fleet(self) -> str:
+        """The fleet's id."""
+        return self.trust.fleet
+
+    # --- what is held ------------------------------------------------------------------------------------------------
+
+    def desired(self, topic: Topic) -> bytes | None:
+        """Return what the broker should retain on a topic as far as this peer knows; None where it knows nothing.
+
+        A delta that was read on the word of an index is proven before it is returned.
+        """
+        if isinstance(topic, KeyTopic):
+            while (register := self.registers.winner(topic.scope, topic.key)) is not None:
+                if self.is_proven(register.delta) or self.prove(register.delta):
+                    return register.delta.raw
+            return None
+        return self._known(topic)
+
+    def _known(self, topic: Topic) -> bytes | None:
+        match topic:
+            case TrustTopic(version):
+                return self.chain.raw(version)
+            case KeyTopic(scope, key):
+                register = self.registers.winner(scope, key)
+                return None if register is None else register.delta.raw
+            case IndexTopic(scope, kid):
+                head = self.heads.get((scope, kid))
+                return head.index.raw if head is not None and head.index is not None else None
+            case SegmentTopic(scope, kid, n):
+                head = self.heads.get((scope, kid))
+                return None if head is None else head.segments.get(n)
+            case FloorTopic(scope):
+                floor = self.floors.greatest(scope)
+                return None if floor is None else floor.raw
+            case FloorSegmentTopic(scope, name):
+                return self.floors.part(scope, name)
+        return None
+
+    def topics_of(self, scope: str) -> tuple[str, ...]:
+        """Return every topic of a scope on which the broker should retain something that is held here."""
+        wanted: list[Topic] = [KeyTopic(scope, key) for key in self.registers.winners(scope)]
+        for kid, head in self.heads.within(scope):
+            if head.index is not None:
+                wanted.append(IndexTopic(scope, kid))
+                wanted += [SegmentTopic(scope, kid, n) for n in head.segments]
+        if self.floors.greatest(scope) is not None:
+            wanted.append(FloorTopic(scope))
+            wanted += [FloorSegmentTopic(scope, name) for name in self.floors.parts(scope)]
+        return tuple(self.topics.format(topic) for topic in wanted)
+
+    def head(self, scope: str, kid: str) -> Head:
+        """Return a writer's head in a scope, empty where nothing is held."""
+        return self.heads.of(scope, kid)
+
+    def take_disturbed(self) -> frozenset[str]:
+        """Return, once, the scopes in which something became void other than by trust: they are to be fetched again."""
+        disturbed, self._disturbed = frozenset(self._disturbed), set()
+        return disturbed
+
+    def _fingerprint(self, topic: Topic, payload: bytes) -> bytes:
+        # The topic is part of it: bytes that are bad on one topic may be good on another.
+        text = self.topics.format(topic).encode()
+        return hashlib.blake2b(len(text).to_bytes(2, "big") + text + payload, digest_size=16).digest()
+
+    def _hold(self, topic: Topic, payload: bytes, way: Way, reason: str) -> Standing:
+        if self._held.put(self._fingerprint(topic, payload), Held(topic, payload, way, reason)):
+            self._emit(HeldBack(self.topics.format(topic), reason))
+        return Standing.ALONE
+
+    # --- deltas ------------------------------------------------------------------------------------------------------
+
+    def merge(self, delta: Delta, way: Way) -> Outcome:
+        """Merge a delta that was found valid, and have it stored when it is kept."""
+        outcome = self.registers.offer(delta)
+        if outcome is Outcome.DUPLICATE:
+            outcome = self._replace_unproven(delta)
+        if outcome is not Outcome.DUPLICATE and way != "replica":
+            put = (delta_row(delta),) if self.registers.delta(delta.scope, delta.stamp.digest) is delta else ()
+            drop = tuple(delta_row(one) for one in self.registers.take_forgotten() if one is not delta)
+            if put or drop:
+                self._emit(Persist(put, drop))
+        self._emit_merged(delta, outcome, way)
+        return outcome
+
+    def _replace_unproven(self, delta: Delta) -> Outcome:
+        """A proven copy arrived of a delta that is held: it proves the held one, or takes its place."""
+        held = self._unproven.get(delta.stamp.digest)
+        if held is not None and held.raw == delta.raw:
+            self._accept_proof(held)
+        elif held is not None and not self.prove(held):
+            return self.registers.offer(delta)
+        return Outcome.DUPLICATE
+
+    def _emit_merged(self, delta: Delta, outcome: Outcome, way: Way) -> None:
+        self._emit(Merged(delta, outcome.value, way))
+        if outcome is Outcome.DUPLICATE:
+            return
+        for conflict in self.conflicts.note(delta, self.registers):
+            if way != "replica":
+                self._emit(conflict)
+
+    # --- deltas that were read on the word of their writer's index ---------------------------------------------------
+
+    @property
+    def unproven(self) -> int:
+        """How many deltas wait for the check of their own signature."""
+        return len(self._unproven)
+
+    def is_proven(self, delta: Delta) -> bool:
+        """Return whether the delta's own signature was checked."""
+        return delta.stamp.digest not in self._unproven
+
+    def prove_some(self, count: int) -> None:
+        """Check the own signatures of up to *count* deltas, and have them stored."""
+        for _ in range(min(count, len(self._unproven))):
+            self.prove(next(iter(self._unproven.values())))
+
+    def prove(self, delta: Delta) -> bool:
+        """Check a delta's own signature: have it stored, or void it and name its writer."""
+        if self.is_proven(delta):
+            return True
+        try:
+            prove(delta, self.trust)
+        except RejectedError as error:
+            del self._unproven[delta.stamp.digest]
+            self.registers.rejudge(lambda one: one is not delta, (delta.scope,))
+            self._bad.put(self._fingerprint(_first_topic(delta), delta.raw), error.reason, delta.stamp.kid)
+            self._emit(Rejected(f"segment of {delta.scope}", error.reason, delta.stamp.kid))
+            self._disturbed.add(delta.scope)
+            return False
+        self._accept_proof(delta)
+        return True
+
+    def _accept_proof(self, delta: Delta) -> None:
+        digest = delta.stamp.digest
+        del self._unproven[digest]
+        if digest in self._stored:
+            self._stored.discard(digest)
+        elif self.registers.delta(delta.scope, digest) is not None:
+            self._emit(Persist((delta_row(delta),)))
+
+    def is_stored_unproven(self, scope: str, digest: bytes, raw: bytes) -> bool:
+        """Take note that the replica has a row of an unproven delta; return False where it is not these bytes' one."""
+        held = self._unproven.get(digest)
+        if held is None or held.raw != raw or held.scope != scope:
+            return False
+        self._stored.add(digest)
+        return True
+
+    def _read_segment(self, scope: str, kid: str, n: int, payload: bytes, way: Way) -> None:
+        """Merge what a segment carries; the index vouches for its bytes, so signatures are checked later."""
+        segment = parse_segment(payload)
+        listed = [self._read_inline(bytes(raw), scope, kid, way) for raw in segment.deltas]
+        listed += [bytes.fromhex(ref.digest) for ref in segment.large]
+        self.head(scope, kid).listed[n] = tuple(listed)
+        if segment.large:
+            self.large.setdefault((scope, kid), {}).update({ref.digest: ref for ref in segment.large})
+
+    def _read_inline(self, payload: bytes, scope: str, kid: str, way: Way) -> bytes:
+        digest = claimed_digest("delta", self.fleet, payload)
+        held = self.registers.delta(scope, digest)
+        if held is None or held.raw != payload:
+            self._merge_unproven(payload, scope, kid, way)
+        return digest
+
+    def _merge_unproven(self, payload: bytes, scope: str, kid: str, way: Way) -> None:
+        try:
+            _, delta = parse_delta(payload, self.fleet)
+        except MalformedError as error:
+            self._emit(Rejected(f"segment of {scope}", error.reason, kid))
+            return
+        if delta.scope != scope or delta.stamp.kid != kid:
+            self._emit(Rejected(f"segment of {scope}", "wrong-topic", kid))
+            return
+        judgement = judge(delta, self.trust, self.floors.mark(scope))
+        if judgement.verdict is Verdict.HELD:
+            self._hold(_first_topic(delta), payload, way, judgement.reason)
+        elif judgement.verdict is Verdict.VALID and not self._is_known_bad(delta):
+            outcome = self.registers.offer(delta)
+            if outcome is not Outcome.DUPLICATE:
+                self._unproven[delta.stamp.digest] = delta
+            self._emit_merged(delta, outcome, way)
+
+    def _is_known_bad(self, delta: Delta) -> bool:
+        return len(self._bad) > 0 and self._bad.get(self._fingerprint(_first_topic(delta), delta.raw)) is not None
+
+
+def _first_topic(delta: Delta) -> KeyTopic:
+    return KeyTopic(delta.scope, delta.body.assign[0].key)
+
+
+def delta_row(delta: Delta) -> DeltaRow:
+    """Return the row of a delta."""
+    return DeltaRow(delta.scope, delta.stamp.digest, delta.raw)
+
+
+def index_row(index: Index) -> IndexRow:
+    """Return the row of an index."""
+    return IndexRow(index.body.scope, index.kid, index.body.counter, index.digest, index.raw)
+
+
+def floor_row(floor: Floor) -> FloorRow:
+    """Return the row of a floor."""
+    return FloorRow(floor.body.scope, floor.kid, floor.body.gen, floor.body.epoch, floor.digest, floor.raw)
