@@ -13,7 +13,7 @@ from tars_settings.provenance.explanation import fleet_candidates
 from tars_settings.provenance.fields import look_up, names_of
 from tars_settings.provenance.labels import kind_of, source_named, where_of
 from tars_settings.provenance.resolution import Resolution, resolutions
-from tars_settings.sources.failures import Location, add_notes, secret_texts, without_inputs
+from tars_settings.sources.failures import Location, add_notes, secret_texts, without_secrets
 from tars_settings.sources.fleet import (
     Building,
     Captured,
@@ -49,8 +49,8 @@ class Settings(BaseSettings):
     deltas that do not fit, which a warning names.
 
     Raises:
-        ValidationError: what the operator of this process controls is invalid or missing; input values are not shown,
-            notes name the source of each.
+        ValidationError: what the operator of this process controls is invalid or missing; ``str()`` shows no input
+            value and nothing shows a secret, notes name the source of each.
         SettingsError: a source could not be read or parsed.
         ConfigurationError: a ``TARS_SETTINGS_*`` variable is malformed.
     """
@@ -146,10 +146,11 @@ def _recover(
 ) -> ValidationError | None:
     """Fall back to values that validate, in place; return the error to raise where none does."""
     if source is None:
-        return without_inputs(failure)
+        return without_secrets(failure, type(instance))
     captured = Captured(source)
     if not source.said.view.scopes:
-        error = without_inputs(failure, secret_texts(captured.model, captured.compose(source.folded)))
+        secrets = secret_texts(captured.model, captured.compose(source.folded))
+        error = without_secrets(failure, captured.model, secrets)
     else:
         if _run_on_last_good(instance, source, captured):
             return None

@@ -1,6 +1,6 @@
-"""Validation errors without the values that caused them.
+"""Validation errors without secrets.
 
-pydantic's ``hide_input_in_errors`` hides them from ``str`` only: ``errors()``, ``json()``, the context and a
+pydantic's ``hide_input_in_errors`` hides inputs from ``str`` only: ``errors()``, ``json()``, the context and a
 validator's own words still carry them. So errors are built again.
 """
 
@@ -12,7 +12,7 @@ from typing import Any, Final, get_args, get_origin
 from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
-from tars_settings.provenance.fields import alternatives, has_names, is_secret, names_of
+from tars_settings.provenance.fields import FieldName, alternatives, has_names, is_secret, names_of
 
 MASK: Final = "**********"
 _KNOWN: Final = frozenset(get_args(core_schema.ErrorType))
@@ -28,18 +28,50 @@ def lines_of(error: ValidationError) -> list[tuple[Location, str]]:
     return [(line["loc"], line["msg"]) for line in error.errors(include_url=False, include_input=False)]
 
 
-def without_inputs(error: ValidationError, secrets: Iterable[str] = ()) -> ValidationError:
-    """Return the error built again without input values, the texts of *secrets* masked in messages.
+def without_secrets(error: ValidationError, model: type, secrets: Iterable[str] = ()) -> ValidationError:
+    """Return the error built again without anything that is, or may be, a secret.
+
+    ``str()`` shows no input at all, since that is what ends in logs. ``errors()`` has it, as pydantic's users expect,
+    where neither the class nor the fleet holds a secret: in a class with one, whoever mixes up two variables has put it
+    anywhere. The texts of *secrets* (values that came encrypted, or stand at secret fields) appear in no message. What
+    a class does not know, such as another program's line in a shared dotenv file, is taken for a secret.
 
     Type, location, message and harmless context (``le``, ``pattern``) stay. Raise it outside of any except block, or
     its ``__context__`` would hold the original.
     """
     known = tuple(secrets)
-    lines = [_rebuilt(dict(line), known) for line in error.errors(include_url=False)]
+    guarded = bool(known) or holds_secret(model)
+    lines = [
+        _guarded(dict(line), known) if guarded else _open(dict(line), model) for line in error.errors(include_url=False)
+    ]
     return ValidationError.from_exception_data(error.title, lines, hide_input=True)
 
 
-def _rebuilt(line: dict[str, Any], secrets: tuple[str, ...]) -> InitErrorDetails:
+def _open(line: dict[str, Any], model: type) -> InitErrorDetails:
+    """Return a line of a class without secrets as it is, what it does not know apart."""
+    kind: str = line["type"]
+    if kind == "extra_forbidden" or (len(line["loc"]) == 1 and _field_at(model, line["loc"]) is None):
+        return _guarded(line, ())
+    details: InitErrorDetails = {"type": kind, "loc": line["loc"], "input": _known_part(model, line)}
+    if kind not in _KNOWN:
+        details["type"] = PydanticCustomError(
+            kind, "{tars_message}", {**line.get("ctx", {}), "tars_message": line["msg"]}
+        )
+    elif "ctx" in line:
+        details["ctx"] = line["ctx"]
+    return details
+
+
+def _known_part(model: type, line: dict[str, Any]) -> Any:
+    """Return a line's input; of the whole state only what the class knows."""
+    found = line.get("input")
+    if not isinstance(found, Mapping) or len(line["loc"]) > 1:
+        return found
+    names = {name for field in names_of(model).values() for name in (field.name, *field.inputs)}
+    return {name: value if name in names else MASK for name, value in found.items()}
+
+
+def _guarded(line: dict[str, Any], secrets: tuple[str, ...]) -> InitErrorDetails:
     kind: str = line["type"]
     context: dict[str, Any] = line.get("ctx") or {}
     details: InitErrorDetails = {"type": kind, "loc": line["loc"], "input": MASK}
@@ -51,6 +83,25 @@ def _rebuilt(line: dict[str, Any], secrets: tuple[str, ...]) -> InitErrorDetails
     # Without context a template's braces stay as they are.
     details["type"] = PydanticCustomError(kind, message)
     return details
+
+
+def _field_at(model: type, location: Location) -> FieldName | None:
+    fields = names_of(model).values() if location else ()
+    return next((field for field in fields if location[0] in (field.name, *field.inputs)), None)
+
+
+def holds_secret(annotation: Any, above: tuple[Any, ...] = ()) -> bool:
+    """Return whether a type is a secret, or holds one at any depth."""
+    if is_secret(annotation):
+        return True
+    for one in alternatives(annotation):
+        plain = get_origin(one) or one
+        fields = names_of(plain).values() if has_names(one) and plain not in above else ()
+        if any(holds_secret(field.annotation, (*above, plain)) for field in fields):
+            return True
+        if any(holds_secret(inner, above) for inner in get_args(one) if inner is not Ellipsis):
+            return True
+    return False
 
 
 def _quotes(kind: str, context: Mapping[str, Any]) -> bool:

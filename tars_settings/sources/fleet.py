@@ -24,7 +24,7 @@ from tars_settings.core.register import FleetView, Register
 from tars_settings.errors import DecryptionError
 from tars_settings.provenance.resolution import Origin, Resolution
 from tars_settings.sources.environment import Environment
-from tars_settings.sources.failures import secret_texts, texts_of, without_inputs
+from tars_settings.sources.failures import secret_texts, texts_of, without_secrets
 from tars_settings.sources.fold import Folded, Folder, Said, State, default_base, fresh, lay
 from tars_settings.sources.settle import Refused, Settler
 from tars_settings.sources.starts import StartMarks, previous_good
@@ -97,7 +97,7 @@ class Captured:
         return {key: value for key, value in laid.items() if key not in self.defaults or self.defaults[key] != value}
 
     def attempt(self, folded: Folded, instance: B) -> B | ValidationError:
-        """Validate *instance* in place and return it, or the error without input values.
+        """Validate *instance* in place and return it, or the error without secrets.
 
         By the model alone: neither the chain nor a user's ``__init__`` runs again.
         """
@@ -106,7 +106,7 @@ class Captured:
             # Before-validators take things out of the dicts that they are given: never out of what was captured.
             BaseModel.__init__(instance, **fresh(state))
         except ValidationError as error:
-            return without_inputs(error, (*secret_texts(self.model, state), *decrypted_texts(folded)))
+            return without_secrets(error, self.model, (*secret_texts(self.model, state), *decrypted_texts(folded)))
         return instance
 
 
@@ -269,7 +269,8 @@ class FleetSettingsSource(PydanticBaseSettingsSource):
         try:
             BaseModel.__init__(self.settings_cls.__new__(self.settings_cls), **fresh(state))
         except ValidationError as error:
-            return without_inputs(error, (*secret_texts(self.settings_cls, state), *decrypted_texts(folded)))
+            secrets = (*secret_texts(self.settings_cls, state), *decrypted_texts(folded))
+            return without_secrets(error, self.settings_cls, secrets)
         return None
 
     @property

@@ -473,6 +473,27 @@ def test_errors_name_the_source_and_never_the_value(stage: Stage, monkeypatch: p
     assert "canary" not in "".join(frames)
 
 
+class Open(Settings, service="stt-worker"):
+    model_config = SettingsConfigDict(env_prefix="STT_")
+    size: int = 1
+
+
+def test_a_class_without_secrets_has_inputs_in_errors_and_never_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STT_SIZE", "canary-9")
+    with pytest.raises(ValidationError) as caught:
+        Open()
+    assert [line["input"] for line in caught.value.errors()] == ["canary-9"]
+    assert "canary" not in f"{caught.value}{caught.value!r}"
+
+
+def test_what_a_class_does_not_know_is_taken_for_a_secret(tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("ANOTHER_PROGRAMS_KEY=canary-9\nSTT_SIZE=many\n")
+    with pytest.raises(ValidationError) as caught:
+        Open(_env_file=tmp_path / "env")
+    assert [line["type"] for line in caught.value.errors()] == ["int_parsing", "extra_forbidden"]
+    assert "canary" not in _everything(caught.value)
+
+
 def test_an_argument_is_in_no_frame_of_ours() -> None:
     with pytest.raises(ValidationError) as caught:
         Talkative(size="canary-9")
