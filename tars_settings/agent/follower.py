@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import platform
@@ -19,7 +18,7 @@ from tars_settings.agent.keep import LOOPING, LastGood
 from tars_settings.agent.loop import Agent
 from tars_settings.core.delta import Ack, Delta
 from tars_settings.core.names import scopes_of
-from tars_settings.core.presence import Presence, RefusalReport, ScopeReport, State, encode_presence
+from tars_settings.core.presence import Presence, RefusalReport, ScopeReport, State, encode_presence, is_asked
 from tars_settings.core.register import FleetView
 from tars_settings.core.session import Received, SessionDown, SessionUp
 from tars_settings.core.topics import PresenceTopic, SchemaTopic
@@ -260,13 +259,10 @@ class Follower(Generic[T]):
             self._acked.popitem(last=False)
         if refused:
             self.report_within(max(0.0, self._reported_s + REFUSAL_S - self._agent.clock.now_s()))
-        elif isinstance(delta.body.ack, Ack) and self._is_asked(delta.stamp.digest, delta.body.ack.of):
-            self.report_within(delta.body.ack.within_s * self._agent.clock.random())
-
-    def _is_asked(self, digest: bytes, of: int) -> bool:
-        """Return whether this instance is in the share 1/*of* that a delta asks to report at once."""
-        hashed = hashlib.blake2b(digest + f"{self.service}@{self.instance}".encode(), digest_size=8).digest()
-        return int.from_bytes(hashed, "big") % of == 0
+            return
+        ack = delta.body.ack
+        if isinstance(ack, Ack) and is_asked(delta.stamp.digest, self.service, self.instance, ack.of):
+            self.report_within(ack.within_s * self._agent.clock.random())
 
     # --- presence ----------------------------------------------------------------------------------------------------
 

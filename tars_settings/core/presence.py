@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -78,3 +79,9 @@ def parse_presence(payload: bytes) -> Presence:
 def encode_presence(presence: Presence) -> bytes:
     """Return the report's bytes."""
     return encode(presence)
+
+
+def is_asked(digest: bytes, service: str, instance: str, of: int) -> bool:
+    """Return whether a worker is in the share 1/*of* that a delta with this digest asks to report at once."""
+    hashed = hashlib.blake2b(digest + f"{service}@{instance}".encode(), digest_size=8).digest()
+    return int.from_bytes(hashed, "big") % of == 0

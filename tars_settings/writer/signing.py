@@ -1,0 +1,301 @@
+"""The writer itself: an agent that holds a key, follows the scopes that it is asked about, and listens to presence."""
+
+from __future__ import annotations
+
+import functools
+import getpass
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from pydantic_settings import BaseSettings
+
+from tars_settings import errors
+from tars_settings.agent.assemble import TransportFactory, assemble, mqtt_transport
+from tars_settings.agent.loop import Agent
+from tars_settings.core.delta import Ack, Ciphertext
+from tars_settings.core.names import ALL, Scope
+from tars_settings.core.presence import Presence
+from tars_settings.core.register import Register
+from tars_settings.core.session import Received, SessionDown, SessionUp
+from tars_settings.errors import BrokerUnreachableError, NoServiceError, RefusedError, UsageError
+from tars_settings.gossip.effects import Follow, Notice, Push, Stage
+from tars_settings.settings import service_of
+from tars_settings.sources.environment import Environment
+from tars_settings.trust.document import TrustDocument
+from tars_settings.trust.keys import SigningKey
+from tars_settings.writer.listening import Heard
+from tars_settings.writer.receipt import ENDS, FAILURES, Need, Receipt, Reply, Report
+from tars_settings.writer.values import Wish, assignments, sealed
+
+CONNECT_WITHIN_S: Final = 10.0
+LOOK_AGAIN_S: Final = 0.02
+ASK_ALL_UP_TO: Final = 100
+"""Workers that are all asked to report at once; of more, about this many are."""
+
+
+class Writer:
+    """A peer that holds a writer's key. Connects on entering; arguments stand in for ``TARS_SETTINGS_*`` variables.
+
+    *writer_key* is a path, or a SigningKey; in its absence TARS_SETTINGS_WRITER_KEY names the file. With *read_only* it
+    only looks, and needs no key.
+    """
+
+    def __init__(
+        self,
+        *,
+        writer_key: Path | str | SigningKey | None = None,
+        read_only: bool = False,
+        transport: TransportFactory = mqtt_transport,
+        connect_within_s: float = CONNECT_WITHIN_S,
+        **given: Any,
+    ) -> None:
+        is_key = isinstance(writer_key, SigningKey)
+        path = None if is_key or writer_key is None else str(writer_key)
+        self._environment = Environment.read(writer_key=path, **given)
+        self._signer: SigningKey | None = None
+        if isinstance(writer_key, SigningKey):
+            self._signer = writer_key
+        elif not read_only:
+            self._signer = self._environment.writer_key()
+        self._connect_within_s = connect_within_s
+        self._agent = assemble(self._environment, name="writer", signer=self._signer, transport=transport)
+        self._changed = threading.Condition()
+        self._receipts: dict[int, Receipt] = {}
+        self._heard = Heard(self._agent, self._changed)
+        self._refs = 0
+
+    # --- entering and leaving ----------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Writer:
+        self._agent.load()
+        self._agent.add_listener(self)
+        self._agent.start()
+        if not self._until(lambda: self._agent.connected, self._connect_within_s):
+            reason = self._agent.disconnect_reason or "it does not answer"
+            self.close()
+            raise BrokerUnreachableError(f"no connection to the broker within {self._connect_within_s:g} s: {reason}")
+        # Whoever holds a key sees to it that the broker holds the trust document, however short the visit.
+        self._until(lambda: self._agent.replicator.knows_trust, self._connect_within_s)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the session; harmless twice. What was signed and not read back is sent again by the next writer here."""
+        self._agent.stop()
+
+    @property
+    def environment(self) -> Environment:
+        """Where and whom this writer trusts."""
+        return self._environment
+
+    @property
+    def trust(self) -> TrustDocument:
+        """The trust document in force; the pin where none was found."""
+        return self._agent.replicator.peer.trust
+
+    @property
+    def agent(self) -> Agent:
+        """The thread behind it."""
+        return self._agent
+
+    # --- in the agent's thread ---------------------------------------------------------------------------------------
+
+    def on_session(self, event: SessionUp | SessionDown) -> None:
+        """Wake whoever waits for the connection, and follow again what was followed."""
+        if isinstance(event, SessionUp):
+            self._heard.resume()
+        with self._changed:
+            self._changed.notify_all()
+
+    def on_burst(self, notices: Sequence[Notice]) -> None:
+        """Take note of progress."""
+        with self._changed:
+            for notice in notices:
+                if isinstance(notice, Stage) and notice.ref in self._receipts:
+                    self._receipts[notice.ref].take(notice)
+            self._changed.notify_all()
+
+    def on_message(self, received: Received) -> None:
+        """Take note of presence and schemas."""
+        with self._changed:
+            self._heard.take(received)
+            self._changed.notify_all()
+
+    # --- waiting -----------------------------------------------------------------------------------------------------
+
+    def _until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        due_s = time.monotonic() + timeout_s
+        with self._changed:
+            while not condition():
+                left_s = due_s - time.monotonic()
+                if left_s <= 0:
+                    return False
+                # Not everything that is waited for has a notice of its own.
+                self._changed.wait(min(left_s, LOOK_AGAIN_S))
+        return True
+
+    # --- looking -----------------------------------------------------------------------------------------------------
+
+    def sync(self, scope: str, timeout_s: float = 6.0) -> str:
+        """Catch up with a scope and return its state: ready, degraded, or joining where it took too long.
+
+        Raises:
+            IllegalNameError: no such scope can be.
+        """
+        name = str(Scope.parse(scope))
+        if name not in self._agent.replicator.scopes:
+            self._agent.submit(lambda: self._agent.feed(Follow(name)))
+        self._until(lambda: self._agent.replicator.state_of(name) != "joining", timeout_s)
+        return self._agent.replicator.state_of(name)
+
+    def view(self, scope: str) -> dict[str, Register]:
+        """Return the winners of a scope by key, tombstones too; call :meth:`sync` first."""
+        found: dict[str, Register] = {}
+        self._agent.call(lambda: found.update(self._agent.replicator.peer.registers.winners(scope)))
+        return found
+
+    def presences(self, service: str | None = None, timeout_s: float = 2.0) -> list[Presence]:
+        """Return what workers say of themselves, by service and instance.
+
+        A worker whose process died is ``offline`` even where only a sibling's last will says so.
+        """
+        return self._heard.presences(service, timeout_s)
+
+    def schemas(self, service: str, timeout_s: float = 2.0) -> list[bytes]:
+        """Return the JSON Schemas that workers of a service published; advice, since anyone can publish one."""
+        return self._heard.schemas(service, timeout_s)
+
+    # --- pushing -----------------------------------------------------------------------------------------------------
+
+    def push(  # noqa: PLR0913 - each is a flag that an operator types
+        self,
+        target: type[BaseSettings] | str,
+        values: Mapping[str, Any],
+        *,
+        unset: Iterable[str] = (),
+        instance: str | None = None,
+        secret: Collection[str] = (),
+        plain: Collection[str] = (),
+        reason: str = "",
+        by: str | None = None,
+        expect_epoch: int | None = None,
+        force: bool = False,
+        timeout_s: float = 10.0,
+    ) -> Receipt:
+        """Sign and publish a change of one scope, and return its receipt as soon as it is signed and stored.
+
+        *target* is a Settings class, or a scope such as ``stt-worker``, ``stt-worker@pi-3`` or ``_all``. Values are
+        checked against the class, else against every schema that workers of the service published. A key is encrypted
+        when the class, a schema, an earlier signed delta or *secret* says so; *plain* says that it is none.
+
+        Raises:
+            InvalidValueError: values do not fit; all bad keys are named together. Nothing was signed.
+            PlainOrSecretError: nobody said whether the first value of a key is a secret.
+            NotGrantedError, NotSyncedError, ConflictError, EpochExhaustedError: the answer is no. Nothing was signed.
+            TooLargeError: it does not fit a delta; the message says which split would.
+        """
+        scope = self._scope_of(target, instance)
+        self.sync(scope)
+        wish = Wish(scope, values, tuple(unset), secret, plain)
+        schemas = functools.partial(self._schemas_of, scope)
+        assign = assignments(wish, target, schemas, self.view(scope), self._sealed(scope))
+        receipt = Receipt(scope, tuple(item.key for item in assign), self.wait)
+        with self._changed:
+            self._refs += 1
+            ref = self._refs
+            self._receipts[ref] = receipt
+        self.presences(Scope.parse(scope).service)
+        ack = self._ack(scope)
+        receipt.ack_of = ack.of
+        push = Push(
+            ref,
+            scope,
+            assign,
+            at=self._agent.clock.wall().isoformat(timespec="seconds").replace("+00:00", "Z"),
+            by=_user() if by is None else by,
+            reason=reason,
+            ack=ack,
+            expect_epoch=expect_epoch,
+            force=force,
+        )
+        receipt.pushed_s = time.monotonic()
+        self._agent.submit(lambda: self._agent.feed(push))
+        if not self._until(lambda: receipt.stage != "", timeout_s):
+            raise errors.NotSyncedError(f"{scope} could not be caught up within {timeout_s:g} s")
+        if receipt.stage == "refused":
+            raise _refusal(receipt)
+        return receipt
+
+    def unset(self, target: type[BaseSettings] | str, keys: Iterable[str], **more: Any) -> Receipt:
+        """Take a scope's opinion on *keys* away; the next lower scope's, or the default, shows again."""
+        return self.push(target, {}, unset=keys, **more)
+
+    def _scope_of(self, target: type[BaseSettings] | str, instance: str | None) -> str:
+        service = target if isinstance(target, str) else service_of(target)
+        if service is None:
+            raise NoServiceError(f"{target!r} names no service")
+        if instance is not None:
+            if "@" in service or service == ALL:
+                raise UsageError(f"{service!r} is not a service alone; leave the instance out")
+            service = f"{service}@{instance}"
+        return str(Scope.parse(service))
+
+    def _sealed(self, scope: str) -> Callable[[str, Any], Ciphertext]:
+        return lambda key, value: sealed(self._environment, scope, key, value, self._agent.clock.token)
+
+    def _schemas_of(self, scope: str) -> list[bytes]:
+        service = Scope.parse(scope).service
+        return [] if service is None else self.schemas(service)
+
+    def _ack(self, scope: str) -> Ack:
+        with self._changed:
+            live = [one for one, _ in self._heard.readers(scope) if one.state != "offline"]
+        return Ack(1, 0.0) if len(live) <= ASK_ALL_UP_TO else Ack(len(live) // ASK_ALL_UP_TO, 1.0)
+
+    # --- results -----------------------------------------------------------------------------------------------------
+
+    def wait(
+        self, receipt: Receipt, timeout_s: float, need: Need, on_reply: Callable[[Reply], None] | None = None
+    ) -> Report:
+        """Wait as :meth:`Receipt.wait` says."""
+        due_s = time.monotonic() + timeout_s
+        enough = ("accepted", *ENDS) if need == "accepted" else ENDS
+        told: set[tuple[str, str]] = set()
+        with self._changed:
+            while True:
+                replies = self._heard.replies(receipt)
+                for reply in replies:
+                    if on_reply is not None and reply.fate != "silent" and (reply.service, reply.instance) not in told:
+                        told.add((reply.service, reply.instance))
+                        on_reply(reply)
+                silent = any(reply.fate == "silent" for reply in replies)
+                failed = receipt.stage in FAILURES
+                done = receipt.stage in enough and (need != "applied" or not silent or failed)
+                left_s = due_s - time.monotonic()
+                if done or left_s <= 0:
+                    break
+                self._changed.wait(left_s)
+        asked = sum(1 for reply in replies if reply.fate not in ("offline", "unasked"))
+        return Report(receipt.stage, receipt.reason, tuple(replies), asked)
+
+
+def _user() -> str:
+    # No entry for this user in the password database and no variable that names one: a container.
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return ""
+
+
+def _refusal(receipt: Receipt) -> errors.TarsSettingsError:
+    kind = getattr(errors, receipt.error, RefusedError)
+    refusal: errors.TarsSettingsError = kind(receipt.reason)
+    return refusal
