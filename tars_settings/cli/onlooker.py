@@ -31,6 +31,7 @@ class Onlooker:
         self._transport = MqttTransport(BrokerAddress.parse(url), name, protocol=protocol)
         self._filter = topic_filter
         self._retained: dict[str, bytes] = {}
+        self._seen: dict[str, list[tuple[float, bytes]]] = {}
         self._wishes: list[Publish] = []
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -54,6 +55,11 @@ class Onlooker:
         """Return what the broker holds, as far as was seen."""
         with self._lock:
             return dict(self._retained)
+
+    def history(self, topic: str) -> list[tuple[float, bytes]]:
+        """Return what was seen on a topic, in order: when (seconds of the monotonic clock), and the payload."""
+        with self._lock:
+            return list(self._seen.get(topic, ()))
 
     def publish(self, topic: str, payload: bytes) -> None:
         """Publish a retained message, soon."""
@@ -97,6 +103,7 @@ class Onlooker:
             self._retained.clear()
 
     def _note(self, received: Received) -> None:
+        self._seen.setdefault(received.topic, []).append((time.monotonic(), received.payload))
         if received.payload:
             self._retained[received.topic] = received.payload
         else:
