@@ -6,6 +6,7 @@ file holds: a reader goes on with what is valid, and one line in the log says wh
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -14,16 +15,19 @@ from pathlib import Path
 from typing import Final
 
 from tars_settings.core.delta import Delta
+from tars_settings.core.floor import parse_floor_segment
 from tars_settings.core.lastgood import LastGood, encode_last_good, parse_last_good, set_of
 from tars_settings.core.names import scopes_of
-from tars_settings.core.records import DeltaRow, Row, TrustRow
+from tars_settings.core.records import DeltaRow, FloorRow, FloorSegmentRow, Row, TrustRow
 from tars_settings.core.register import FleetView, Registers
+from tars_settings.core.wire import short_hash
 from tars_settings.errors import MalformedError, RejectedError, SealBrokenError, SurroundingsError
+from tars_settings.gossip.floors import Floors
 from tars_settings.ports import LkgStore
 from tars_settings.sources.environment import Environment
 from tars_settings.trust.document import TrustDocument, follow
 from tars_settings.trust.seal import SealKey, seal, unseal
-from tars_settings.trust.validity import Judgement, Verdict, read_delta
+from tars_settings.trust.validity import Judgement, Verdict, read_delta, read_floor
 
 _log = logging.getLogger("tars_settings.sources")
 
@@ -114,15 +118,33 @@ def _judge(rows: Sequence[Row], pinned: TrustDocument, scopes: Sequence[str], tr
     if len(trust) < len(raws):
         astray = len(raws) - len(trust)
         trouble.append(f"{astray} of {len(raws)} stored trust documents do not follow from the root key")
-    registers = Registers()
+    registers, floors = Registers(), _floors(rows, document)
     refused: dict[str, int] = {}
     for row in rows:
         if isinstance(row, DeltaRow) and row.scope in scopes:
-            reason = _offer(registers, row.raw, document, scopes)
+            reason = _offer(registers, row.raw, document, scopes, floors)
             if reason:
                 refused[reason] = refused.get(reason, 0) + 1
     trouble += [f"{count} stored deltas do not count ({reason})" for reason, count in sorted(refused.items())]
     return StoredFleet(FleetView.of(registers, scopes), document, tuple(trouble), trust)
+
+
+def _floors(rows: Sequence[Row], document: TrustDocument) -> Floors:
+    """Return the stored floors that count; one that does not, or whose list is not whole, is passed over."""
+    floors = Floors()
+    for row in rows:
+        if isinstance(row, FloorRow):
+            with contextlib.suppress(RejectedError):
+                floor, judgement = read_floor(row.raw, document)
+                if judgement.verdict is Verdict.VALID and floor.body.scope == row.scope:
+                    floors.offer(floor)
+    for row in rows:
+        if not isinstance(row, FloorSegmentRow) or row.hash not in floors.missing(row.scope):
+            continue
+        if short_hash(row.raw) == row.hash:
+            with contextlib.suppress(RejectedError):
+                floors.take_part(row.scope, row.hash, parse_floor_segment(row.raw), row.raw)
+    return floors
 
 
 def follow_all(pinned: TrustDocument, raws: Iterable[bytes]) -> tuple[TrustDocument, tuple[bytes, ...]]:
@@ -138,7 +160,9 @@ def follow_all(pinned: TrustDocument, raws: Iterable[bytes]) -> tuple[TrustDocum
     return document, tuple(followed)
 
 
-def _offer(registers: Registers, raw: bytes, document: TrustDocument, scopes: Sequence[str]) -> str:
+def _offer(
+    registers: Registers, raw: bytes, document: TrustDocument, scopes: Sequence[str], floors: Floors | None = None
+) -> str:
     """Merge a delta if it is valid; return the reason where it is not."""
     try:
         delta, judgement = _verified.delta(raw, document)
@@ -148,6 +172,9 @@ def _offer(registers: Registers, raw: bytes, document: TrustDocument, scopes: Se
         return judgement.reason
     if delta.scope not in scopes:
         return "another scope"
+    stamp = delta.stamp
+    if floors is not None and floors.mark(delta.scope).fate(stamp.gen, stamp.epoch, stamp.digest) == "void":
+        return "below-floor"
     registers.offer(delta)
     return ""
 
