@@ -134,4 +134,5 @@ def test_the_robot_s_fleet(mosquitto: Mosquitto, fleet: TestFleet, workers: dict
 def held_by(broker: Mosquitto) -> dict[str, bytes]:
     """Return what the broker must get back: trust, deltas and indexes, and each segment that an index names."""
     held = {t: p for t, p in broker.retained("system/config/#").items() if "_schema" not in t}
-    return {t: p for t, p in held.items() if not SEGMENT.search(t) or segment_digest(p).encode() in b"".join(held.values())}
+    said = b"".join(held.values())
+    return {t: p for t, p in held.items() if not SEGMENT.search(t) or segment_digest(p).encode() in said}
