@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from tars_settings.adapters.lkg import DiskLkg
+from tars_settings.agent.loop import disk_quiet
 from tars_settings.core.delta import Delta
 from tars_settings.core.lastgood import LastGood as Record
 from tars_settings.core.lastgood import set_of
@@ -78,7 +79,8 @@ class LastGood:
         if not documents or set_name == self._fallback or self._written in (state, (*state[:2], True)):
             return
         try:
-            self._write(used, documents, set_name, proven=proven)
+            with disk_quiet:
+                self._write(used, documents, set_name, proven=proven)
             if proven:
                 self._marks.clear(set_name)
         except SurroundingsError as error:

@@ -147,14 +147,14 @@ class Agent:
         self.submit(run)
         return done.wait(timeout_s)
 
-    def stop(self) -> None:
+    def stop(self, within_s: float = STOP_WITHIN_S) -> None:
         """End the session and the thread; harmless twice, and from the agent's own thread."""
         if self._stopping or os.getpid() != self._pid:
             return
         self._stopping = True
         self._wake()
         if self._thread is not None and threading.current_thread() is not self._thread:
-            self._thread.join(STOP_WITHIN_S)
+            self._thread.join(within_s)
 
     @property
     def stopping(self) -> bool:
@@ -409,7 +409,8 @@ class Agent:
         if not put and not drop:
             return True
         try:
-            self._replica.apply(put, drop)
+            with disk_quiet:
+                self._replica.apply(put, drop)
         except ReplicaError as error:
             self._note_unstored(error)
             return False
@@ -473,15 +474,50 @@ class Agent:
         self._selector.close()
         for end in (self._wake_in, self._wake_out):
             end.close()
+        # For good: collecting it would close the parent's SQLite connection here, which SQLite forbids.
+        _abandoned.append(self)
 
 
+_abandoned: Final[list[Agent]] = []
 _agents: Final[weakref.WeakSet[Agent]] = weakref.WeakSet()
 
 
+class _DiskQuiet:
+    """Held while something is written to the disk, and by whoever forks.
+
+    A child that is born in the middle of a transaction holds a copy of it, and would roll it back on the parent's file.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def before_fork(self) -> None:
+        self._lock.acquire(timeout=STOP_WITHIN_S)
+
+    def after_in_parent(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it was not had in time
+            self._lock.release()
+
+    def after_in_child(self) -> None:
+        self._lock = threading.RLock()
+
+
+disk_quiet: Final = _DiskQuiet()
+
+
 def _after_fork() -> None:
+    disk_quiet.after_in_child()
     for agent in list(_agents):
         agent.abandon()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(
+        before=disk_quiet.before_fork, after_in_parent=disk_quiet.after_in_parent, after_in_child=_after_fork
+    )

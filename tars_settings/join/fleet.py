@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
+import os
+import sys
+import weakref
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from pydantic_settings import BaseSettings
 
 from tars_settings.agent.assemble import TransportFactory, assemble, mqtt_transport
 from tars_settings.agent.follower import Follower, keys_of_model
 from tars_settings.agent.keep import LastGood
-from tars_settings.agent.loop import Agent
+from tars_settings.agent.loop import STOP_WITHIN_S, Agent
 from tars_settings.errors import ClosedError
 from tars_settings.join.live import Live
 from tars_settings.schema import schema_hash, schema_of
@@ -21,6 +25,27 @@ from tars_settings.sources.environment import Environment
 from tars_settings.trust.document import TrustDocument
 
 T = TypeVar("T", bound=BaseSettings)
+
+
+_fleets: Final[weakref.WeakSet[Fleet]] = weakref.WeakSet()
+AT_EXIT_S: Final = 1.0
+
+
+def _after_fork() -> None:
+    for fleet in list(_fleets):
+        fleet.forget()
+
+
+def _at_exit() -> None:
+    """Leave what nobody left: an interpreter that ends would freeze the agent's thread in the middle of a word."""
+    crashed = getattr(sys, "last_type", None) is not None  # an exception that nobody caught was printed
+    for fleet in list(_fleets):
+        fleet.leave(crashed=crashed, within_s=AT_EXIT_S)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)
 
 
 class Fleet:
@@ -40,7 +65,9 @@ class Fleet:
         self._lives: list[Live[Any]] = []
         self._session = ""
         self._closed = False
+        self._started = False
         self._environment.root  # noqa: B018 - missing or malformed, it is said here and not in a thread
+        _fleets.add(self)
 
     def join(self, cls: type[T], *, service: str | None = None) -> Live[T]:
         """Return a live object of *cls*, entered already, with the best values that this host has.
@@ -55,18 +82,25 @@ class Fleet:
         """
         if self._closed:
             raise ClosedError("this fleet was left; make another")
-        builder = SnapshotBuilder(cls, environment=self._environment, service=service, trust=self._trust)
-        is_first = self._agent is None
-        agent = self._agent or self._assemble(builder.service)
-        follower = self._follow(agent, cls, builder)
-        live = Live(agent, follower)
-        if is_first:
-            follower.begin()
-            agent.start()
-        else:
-            agent.call(follower.take_part)
+        joined = self._enter(cls, service)
+        live = Live(joined, lambda: self._enter(cls, service), self._begin)
+        self._begin(joined)
         self._lives.append(live)
         return live
+
+    def _enter(self, cls: type[T], service: str | None) -> tuple[Agent, Follower[T]]:
+        builder = SnapshotBuilder(cls, environment=self._environment, service=service, trust=self._trust)
+        agent = self._agent or self._assemble(builder.service)
+        return agent, self._follow(agent, cls, builder)
+
+    def _begin(self, joined: tuple[Agent, Follower[Any]]) -> None:
+        agent, follower = joined
+        if self._started:
+            agent.call(follower.take_part)
+            return
+        self._started = True
+        follower.begin()
+        agent.start()
 
     def _assemble(self, name: str) -> Agent:
         agent = assemble(self._environment, name=name, transport=self._transport)
@@ -95,15 +129,21 @@ class Fleet:
 
     def close(self) -> None:
         """Leave: say goodbye, end every watch, close the connection; harmless twice."""
-        self._leave(crashed=False)
+        self.leave()
 
-    def _leave(self, *, crashed: bool) -> None:
+    def leave(self, *, crashed: bool = False, within_s: float = STOP_WITHIN_S) -> None:
+        """As :meth:`close`; *crashed* says that an error ends this worker, which counts against new values."""
         self._closed = True
         for live in self._lives:
-            live.leave(crashed=crashed)
+            live.leave(crashed=crashed, within_s=within_s)
         if self._agent is not None:
-            self._agent.stop()
+            self._agent.stop(within_s)
         self._lives = []
+
+    def forget(self) -> None:
+        """In a forked child: the connection is the parent's. Lives that are used here make another."""
+        self._agent = None
+        self._started = False
 
     def __enter__(self) -> Fleet:
         return self
@@ -112,7 +152,7 @@ class Fleet:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # An error that ends the worker may be the new values' fault; an interrupt or a cancelled task is not.
-        self._leave(crashed=kind is not None and issubclass(kind, Exception))
+        self.leave(crashed=kind is not None and issubclass(kind, Exception))
 
     async def __aenter__(self) -> Fleet:
         return self

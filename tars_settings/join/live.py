@@ -2,54 +2,70 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from pydantic_settings import BaseSettings
 
 from tars_settings.agent.follower import Follower, Status
-from tars_settings.agent.loop import Agent
+from tars_settings.agent.loop import STOP_WITHIN_S, Agent
 from tars_settings.core.presence import State
-from tars_settings.errors import ClosedError, ForkedError
-from tars_settings.join.watch import Callback, Callbacks, Watch, alive
+from tars_settings.errors import ClosedError
+from tars_settings.join.watch import Callback, Callbacks, Feed, StatusWatch, Watch, alive
 
 T = TypeVar("T", bound=BaseSettings)
+Joined = tuple[Agent, Follower[T]]
+
+_log: Final = logging.getLogger("tars_settings.join")
 
 
 class Live(Generic[T]):
     """One joined Settings class. Made by :func:`tars_settings.join` or :meth:`Fleet.join`.
 
     ``current`` is the newest validated snapshot, immutable; reading it costs an attribute read and takes no lock. After
-    the join is left it stays what it was; in a forked child it is gone, and reading it raises ForkedError.
+    the join is left it stays what it was. In a forked child it joins again at the first use, with a connection of the
+    child's own, and never serves what the parent had in silence.
     """
 
     current: T
 
-    def __init__(self, agent: Agent, follower: Follower[T]) -> None:
-        self._agent = agent
-        self._follower = follower
+    def __init__(self, joined: Joined[T], again: Callable[[], Joined[T]], begin: Callable[[Joined[T]], None]) -> None:
+        self._again = again
+        self._begin = begin
         self._watches: list[weakref.ref[Watch[T]]] = []
-        self._callbacks: Callbacks[T] = Callbacks(follower.service, self._count)
-        self._lock = threading.Lock()
-        self._state_changed = threading.Condition()
+        self._status_watches: list[weakref.ref[StatusWatch[Status]]] = []
+        self._callbacks: Callbacks[T] = Callbacks(joined[1].service, self._count)
         self._closed = False
-        self.current = follower.current
-        follower.on_swap = self._on_swap
-        follower.on_state = self._on_state
-        _register_for_fork(self)
+        self._forked = False
+        self._renew_locks()
+        self._adopt(joined)
+        _lives.add(self)
+
+    def _renew_locks(self) -> None:
+        self._lock = threading.Lock()
+        self._rejoining = threading.RLock()
+        self._state_changed = threading.Condition()
+
+    def _adopt(self, joined: Joined[T]) -> None:
+        self._agent, self._follower = joined
+        self.current = self._follower.current
+        self._follower.on_swap = self._on_swap
+        self._follower.on_state = self._on_state
 
     def __getattr__(self, name: str) -> Any:
-        # Only reached when the attribute is not there: `current` is taken away in a forked child, so that frozen values
-        # are never served in silence.
-        if name == "current":
-            raise ForkedError("this process was forked after the join; join again in the child")
+        # Only reached when the attribute is not there: `current` is taken away in a forked child.
+        if name == "current" and self.__dict__.get("_forked"):
+            self._here()
+            return self.current
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __repr__(self) -> str:
-        return f"<Live {self._follower.service}@{self._follower.instance} {self._follower.state()}>"
+        state = "of the process before the fork" if self._forked else self._follower.state()
+        return f"<Live {self._follower.service}@{self._follower.instance} {state}>"
 
     # --- in the agent's thread ---------------------------------------------------------------------------------------
 
@@ -65,6 +81,14 @@ class Live(Generic[T]):
     def _on_state(self, _: State) -> None:
         with self._state_changed:
             self._state_changed.notify_all()
+        with self._lock:
+            watches = alive(self._status_watches)
+            self._status_watches = [weakref.ref(watch) for watch in watches]
+        if watches or self._callbacks:
+            status = self._follower.status()
+            for watch in watches:
+                watch.offer(status)
+            self._callbacks.offer_status(status)
 
     def _count(self, what: str) -> None:
         self._agent.counters[what] += 1
@@ -74,6 +98,7 @@ class Live(Generic[T]):
     @property
     def status(self) -> Status:
         """What this worker says of itself: state, scopes, what is lacking, refused, shadowed and unknown."""
+        self._here()
         return self._follower.status()
 
     def watch(self, *keys: str) -> Watch[T]:
@@ -92,6 +117,21 @@ class Live(Generic[T]):
         watch.offer(self.current, self._epoch())
         return watch
 
+    def watch_status(self) -> StatusWatch[Status]:
+        """Return a watch on the status: the one now, then each one whose word (``state``) is another.
+
+        It serves as ``for`` and as ``async for``.
+
+        Raises:
+            ClosedError: the join was left.
+        """
+        self._check_open()
+        watch: StatusWatch[Status] = StatusWatch()
+        with self._lock:
+            self._status_watches.append(weakref.ref(watch))
+        watch.offer(self._follower.status())
+        return watch
+
     def on_change(self, callback: Callback[T], *keys: str) -> Callable[[], None]:
         """Have *callback* called with each change of *keys*, and return a function that ends this.
 
@@ -105,8 +145,14 @@ class Live(Generic[T]):
         self._check_open()
         return self._callbacks.add(callback, self.current, keys)
 
+    def on_status(self, callback: Callable[[Status], Any]) -> Callable[[], None]:
+        """Have *callback* called with the status each time its word changes; otherwise as :meth:`on_change`."""
+        self._check_open()
+        return self._callbacks.add_on_status(callback)
+
     def wait_until_ready(self, timeout_s: float | None = None) -> bool:
         """Wait until the worker is ready or degraded: whatever can be had is here. Return whether it is *ready*."""
+        self._here()
         settled = ("ready", "degraded")
         with self._state_changed:
             self._state_changed.wait_for(lambda: self._closed or self._follower.state() in settled, timeout_s)
@@ -127,21 +173,22 @@ class Live(Generic[T]):
         """End watches and callbacks, and say that this worker is offline; harmless twice, and from a callback."""
         self.leave()
 
-    def leave(self, *, crashed: bool = False) -> None:
+    def leave(self, *, crashed: bool = False, within_s: float = STOP_WITHIN_S) -> None:
         """As :meth:`close`; *crashed* says that an error ends this worker, which counts against new values."""
         if self._closed:
             return
         self._closed = True
-        with self._lock:
-            watches = alive(self._watches)
-            self._watches = []
-        for watch in watches:
-            watch.close()
+        for feed in self._feeds():
+            feed.close()
         self._callbacks.close()
         with self._state_changed:
             self._state_changed.notify_all()
         if not self._agent.stopping:
-            self._agent.call(lambda: self._end(crashed=crashed))
+            self._agent.call(lambda: self._end(crashed=crashed), within_s)
+
+    def _feeds(self) -> list[Feed[Any]]:
+        with self._lock:
+            return [*alive(self._watches), *alive(self._status_watches)]
 
     def _end(self, *, crashed: bool) -> None:
         self._agent.remove_listener(self._follower)
@@ -152,25 +199,50 @@ class Live(Generic[T]):
         return max(registers.highest(scope)[1] for scope in self._follower.scopes)
 
     def _check_open(self) -> None:
+        self._here()
         if self._closed:
             raise ClosedError(f"the join of {self._follower.service} was left; join again")
 
-    def _forget(self) -> None:
-        """In a forked child: nothing here is ours."""
-        self._closed = True
+    # --- in a forked child -------------------------------------------------------------------------------------------
+
+    def forget(self) -> None:
+        """In a forked child, before anything else runs there: nothing here is ours, and no lock can be trusted."""
+        self._renew_locks()
+        feeds = self._feeds()
+        self._callbacks.forked()
+        if self._closed:
+            return
+        self._forked = True
         self.__dict__.pop("current", None)
+        for feed in feeds:
+            feed.forked(self._here)
+        if self._callbacks:
+            _log.warning(
+                "%s: forked after the join: callbacks rest in this process until its live object is used here",
+                self._follower.service,
+            )
+
+    def _here(self) -> None:
+        """See to it that this process has joined; costs a comparison where it has."""
+        if not self._forked:
+            return
+        with self._rejoining:
+            if self._forked:
+                joined = self._again()
+                self._adopt(joined)
+                self._forked = False
+                self._callbacks.revive()
+                self._on_swap(self.current, self._epoch())
+                self._begin(joined)
+                _log.info("%s: joined again in a forked process", self._follower.service)
 
 
-_lives: weakref.WeakSet[Live[Any]] = weakref.WeakSet()
-
-
-def _register_for_fork(live: Live[Any]) -> None:
-    _lives.add(live)
+_lives: Final[weakref.WeakSet[Live[Any]]] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
     for live in list(_lives):
-        live._forget()
+        live.forget()
 
 
 if hasattr(os, "register_at_fork"):

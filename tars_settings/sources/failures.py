@@ -54,9 +54,7 @@ def _open(line: dict[str, Any], model: type) -> InitErrorDetails:
         return _guarded(line, ())
     details: InitErrorDetails = {"type": kind, "loc": line["loc"], "input": _known_part(model, line)}
     if kind not in _KNOWN:
-        details["type"] = PydanticCustomError(
-            kind, "{tars_message}", {**line.get("ctx", {}), "tars_message": line["msg"]}
-        )
+        details["type"] = PydanticCustomError(kind, line["msg"], line.get("ctx"))
     elif "ctx" in line:
         details["ctx"] = line["ctx"]
     return details

@@ -1,4 +1,4 @@
-"""A pytest plugin: pydantic-settings' own tests with our Settings where they say BaseSettings; outcomes go to a file."""
+"""A pytest plugin: our Settings where pydantic-settings' tests say BaseSettings; how they end goes to a file."""
 
 from __future__ import annotations
 
@@ -24,9 +24,8 @@ _outcomes: dict[str, str] = {}
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Keep the worst of a test's three phases."""
     if report.when == "call" or report.outcome != "passed":
-        _outcomes[report.nodeid] = (
-            "failed" if "failed" in (report.outcome, _outcomes.get(report.nodeid)) else report.outcome
-        )
+        failed = "failed" in (report.outcome, _outcomes.get(report.nodeid))
+        _outcomes[report.nodeid] = "failed" if failed else report.outcome
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

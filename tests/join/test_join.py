@@ -19,7 +19,6 @@ from tars_settings.errors import (
     ClosedError,
     ConfigurationError,
     ConflictError,
-    ForkedError,
     InvalidValueError,
     NoServiceError,
     NotGrantedError,
@@ -173,23 +172,37 @@ def test_a_broker_without_its_memory_is_filled_again(memory: InMemory, started: 
     assert live.status.counters.get("Repaired", 0) + memory.writer.agent.counters["Repaired"] > 0
 
 
-def test_reading_a_live_object_of_the_parent_in_a_forked_child_is_refused(started: Started) -> None:
+def test_the_status_is_an_event_too(memory: InMemory, started: Started) -> None:
+    live = memory.fleet().join(Stt)
+    told: list[str] = []
+    end = live.on_status(lambda status: told.append(status.state))
+    watch = live.watch_status()
+    assert live.wait_until_ready(10)
+    memory.broker.stop()
+    eventually(lambda: told[-1:] == ["stale"])
+    end()
+    memory.broker.start()
+    eventually(lambda: live.status.state == "ready")
+    seen = [watch.next(1) for _ in range(4)]
+    words = [status.state for status in seen if status is not None]
+    assert words[-3:] == ["ready", "stale", "ready"]
+    assert [status.connected for status in seen if status is not None][-2:] == [False, True]
+    assert told == ["ready", "stale"], "whoever ended it hears no more"
+
+
+def test_a_status_watch_serves_an_event_loop_and_ends_with_the_join(memory: InMemory, started: Started) -> None:
     live = started()
-    readable, writable = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            live.current  # noqa: B018
-            os.write(writable, b"served")
-        except ForkedError:
-            os.write(writable, b"refused")
-        finally:
-            os._exit(0)
-    os.waitpid(child, 0)
-    assert os.read(readable, 100) == b"refused"
-    assert live.current.vad_threshold == 0.5, "the parent goes on"
-    os.close(readable)
-    os.close(writable)
+
+    async def main() -> list[str]:
+        words = []
+        async for status in live.watch_status():
+            words.append(status.state)
+            memory.broker.stop()
+            if status.state == "stale":
+                live.close()
+        return words
+
+    assert asyncio.run(main()) == ["ready", "stale"]
 
 
 def test_a_forked_child_leaves_the_parent_s_session_alone(memory: InMemory, started: Started) -> None:
