@@ -85,10 +85,13 @@ class Prober:
             self._queue.extend(fresh)
 
     def pump(self, now_s: float) -> None:
-        """Send what the bound on unanswered questions allows."""
+        """Send what the bound on unanswered questions allows, in whole batches.
+
+        A question for each answer would be a batch, and a marker, for each topic: hundreds of markers that nothing
+        bounds, and default mosquitto drops what is behind its 1,000th message to a client.
+        """
         unanswered = sum(len(batch.unanswered) for batch in self._batches.values())
-        while self._queue and unanswered < MAX_UNANSWERED:
-            size = min(BATCH, MAX_UNANSWERED - unanswered, len(self._queue))
+        while (size := min(BATCH, len(self._queue))) and unanswered + size <= MAX_UNANSWERED:
             topics = tuple(self._queue.popleft() for _ in range(size))
             ref = self._next_ref()
             self._batches[ref] = _Batch(topics, set(topics), now_s + self._timeout_s)
