@@ -211,3 +211,29 @@ def test_every_scope_has_its_turn_in_the_audit() -> None:
         seen.append([scope for scope in before if broker.probes(key_topic("vad", scope)) > before[scope]])
     assert sorted(scope for scopes in seen for scope in scopes) == ["llm-worker", SCOPE, "tts-worker"]
     assert all(len(scopes) == 1 for scopes in seen)
+
+
+def test_a_stream_of_lies_about_trust_costs_a_question_a_second() -> None:
+    broker = Broker()
+    before = broker.probes(TRUST)
+    for n in range(40):
+        broker.give(Received(key_topic(f"k{n}"), delta_payload(ALICE, 1, set_(f"k{n}"), gen=2, trust=2 + n)))
+        broker.pass_time(0.1)
+    assert 3 <= broker.probes(TRUST) - before <= 6
+
+
+def test_an_answer_voids_only_what_waited_before_its_question() -> None:
+    """A document may be published between the question and a delta that names it."""
+    one = Replicator(TOPICS, ROOT.public, nonce="0" * 31 + "1", random=random.Random(1).random)
+    one.handle(Follow(SCOPE), 0.0)
+    (live, *_) = [effect for effect in one.handle(SessionUp(), 0.0) if isinstance(effect, Subscribe)]
+    asked = [effect for effect in one.handle(Subscribed(live.ref), 0.0) if isinstance(effect, Subscribe)]
+    assert TRUST in asked[0].filters
+    one.handle(Offered((trust_payload(),)), 0.0)
+    late = delta_payload(ALICE, 1, gen=2, trust=2)
+    assert [notice for notice in one.handle(Received(VAD, late), 0.1) if isinstance(notice, HeldBack)]
+    one.handle(Received(TRUST, trust_payload(), True), 0.2)
+    assert len(one.peer._held) == 1, "the answer is older than what it would judge"
+    one.handle(Wake(), one.next_wake_s())
+    one.handle(Received(TRUST, trust_payload(2, gen=2), True), 2.0)
+    assert "vad" in one.peer.registers.winners(SCOPE)
