@@ -10,6 +10,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 from tars_settings.testing.invariants import BrokenInvariant
@@ -53,16 +54,17 @@ def run_seed(seed: int) -> Outcome:
     except Exception as error:  # noqa: BLE001 - a crash of the replicator is a finding too, with its seed
         trace = "".join(traceback.format_exception(error)[-6:])
         return Outcome(seed, f"crashed: {trace}", storm.mesh.counters, tuple(storm.log))
-    return Outcome(seed, "", storm.mesh.counters)
+    return Outcome(seed, "", storm.mesh.counters, tuple(storm.log))
 
 
 def run_seeds(seeds: Iterable[int], processes: int) -> Iterator[Outcome]:
-    """Run storms on several cores, in whatever order they end."""
+    """Run storms on several cores and yield what became of them, in order."""
     if processes == 1:
         yield from map(run_seed, seeds)
         return
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        yield from pool.imap_unordered(run_seed, seeds, chunksize=8)
+    # A pool of multiprocessing's own starts a process that can't import for ever anew; this one says so.
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(run_seed, seeds, chunksize=8)
 
 
 def never_happened(counters: Counter[str]) -> tuple[str, ...]:
