@@ -16,6 +16,7 @@ from tars_settings.core.session import Received
 from tars_settings.core.topics import PresenceTopic, SchemaTopic
 from tars_settings.core.wire import short_hash
 from tars_settings.errors import MalformedError
+from tars_settings.schema.shape import is_schema
 from tars_settings.writer.receipt import Fate, Receipt, Reply
 
 SETTLE_S: Final = 0.3
@@ -46,7 +47,7 @@ class Heard:
         self._heard_s = time.monotonic()
         if isinstance(topic, PresenceTopic):
             self._take_presence(topic, received.payload)
-        elif isinstance(topic, SchemaTopic) and short_hash(received.payload) == topic.hash:
+        elif isinstance(topic, SchemaTopic) and _is_whole(topic, received.payload):
             self._schemas.setdefault(topic.scope, {})[topic.hash] = received.payload
 
     def _take_presence(self, topic: PresenceTopic, payload: bytes) -> None:
@@ -105,6 +106,11 @@ class Heard:
     def replies(self, receipt: Receipt) -> list[Reply]:
         """Return what each worker that reads the scope says of a push; under the lock."""
         return [_reply(receipt, presence, at_s) for presence, at_s in self.readers(receipt.scope)]
+
+
+def _is_whole(topic: SchemaTopic, payload: bytes) -> bool:
+    """Return whether it is what its topic says, and a schema: anyone may publish bytes under their own hash."""
+    return short_hash(payload) == topic.hash and is_schema(payload)
 
 
 def _reply(receipt: Receipt, presence: Presence, at_s: float) -> Reply:

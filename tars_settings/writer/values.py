@@ -80,7 +80,7 @@ def _is_secret(wish: Wish, key: str, schemas: Sequence[bytes], earlier: Register
         return False
     raise PlainOrSecretError(
         f"nobody described {key} yet: no worker published a schema with it, and no delta holds it. "
-        f"Say --plain {key} or --secret {key}, or --model module:Class"
+        f"Say --plain or --secret {key}, or --model module:Class"
     )
 
 
