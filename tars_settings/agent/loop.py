@@ -17,9 +17,9 @@ import threading
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from tars_settings.core.records import OutboxRow, Row
+from tars_settings.core.records import OutboxRow, Row, identity
 from tars_settings.core.session import (
     Publish,
     Received,
@@ -29,7 +29,7 @@ from tars_settings.core.session import (
     Subscribe,
     Unsubscribe,
 )
-from tars_settings.errors import BrokerUnreachableError, BrokerUnsuitableError, ClosedError, ReplicaError
+from tars_settings.errors import BrokerUnreachableError, BrokerUnsuitableError, ClosedError, ForkedError, ReplicaError
 from tars_settings.gossip.effects import (
     Effect,
     Event,
@@ -98,8 +98,8 @@ class Agent:
         self._sequence = itertools.count()
         self._own_refs = itertools.count(-1, -1)
         self._notices: list[Notice] = []
-        self._put: list[Row] = []
-        self._drop: list[Row] = []
+        # What waits to be written, by identity: True to put the row, False to drop it. The last word on a row counts.
+        self._unwritten: dict[tuple[Any, ...], tuple[Row, bool]] = {}
         self._stopping = False
         self._has_will = False
         self._attempts = 0
@@ -127,7 +127,10 @@ class Agent:
 
         Raises:
             ClosedError: the agent was stopped.
+            ForkedError: it belongs to the parent process.
         """
+        if os.getpid() != self._pid:
+            raise ForkedError("this connection belongs to the process before the fork; open another in this one")
         if self._stopping:
             raise ClosedError("this connection to the fleet was closed")
         self._jobs.append(job)
@@ -386,8 +389,7 @@ class Agent:
         for effect in effects:
             match effect:
                 case Persist(put, drop, durable):
-                    self._put += put
-                    self._drop += drop
+                    self._note_rows(put, drop)
                     if durable and not self._store():
                         withheld = any(isinstance(row, OutboxRow) for row in put) or withheld
                 case Publish() | Subscribe() | Unsubscribe():
@@ -398,16 +400,22 @@ class Agent:
                 case _:
                     self._notices.append(effect)
 
+    def _note_rows(self, put: Sequence[Row], drop: Sequence[Row]) -> None:
+        # Within one effect drops come first: a number that is free now may be taken again at once.
+        self._unwritten.update({identity(row): (row, False) for row in drop})
+        self._unwritten.update({identity(row): (row, True) for row in put})
+
     def _send(self, command: Publish | Subscribe | Unsubscribe) -> None:
         if self._transport is not None:
             self._transport.carry_out(command)
 
     def _store(self) -> bool:
         """Write what waits; return whether it is on the disk. Registers in memory are true whether it is or not."""
-        put, drop = self._put, self._drop
-        self._put, self._drop = [], []
-        if not put and not drop:
+        unwritten, self._unwritten = self._unwritten, {}
+        if not unwritten:
             return True
+        put = [row for row, is_put in unwritten.values() if is_put]
+        drop = [row for row, is_put in unwritten.values() if not is_put]
         try:
             with disk_quiet:
                 self._replica.apply(put, drop)

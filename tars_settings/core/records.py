@@ -7,6 +7,8 @@ cover each of its keys.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 
@@ -82,3 +84,28 @@ class OutboxRow(msgspec.Struct, frozen=True):
 
 
 Row = DeltaRow | TrustRow | IndexRow | SegmentRow | FloorRow | FloorSegmentRow | MarkRow | OutboxRow
+
+
+def identity(row: Row) -> tuple[Any, ...]:
+    """Return what makes a row that row: of two with one identity the later one counts.
+
+    An index or a floor is named with its digest: one that is dropped says nothing of a greater one.
+
+    >>> identity(SegmentRow("stt-worker", "a" * 32, 2, b"{}"))[2:]
+    ('aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa', 2)
+    """
+    rest: tuple[Any, ...] = ()
+    match row:
+        case DeltaRow(scope, digest) | OutboxRow(scope, digest):
+            rest = (scope, digest)
+        case TrustRow(version, digest):
+            rest = (version, digest)
+        case IndexRow(scope, kid, _, digest) | FloorRow(scope, kid, _, _, digest):
+            rest = (scope, kid, digest)
+        case MarkRow(scope, kid):
+            rest = (scope, kid)
+        case SegmentRow(scope, kid, n):
+            rest = (scope, kid, n)
+        case FloorSegmentRow(scope, hashed):
+            rest = (scope, hashed)
+    return (type(row), *rest)

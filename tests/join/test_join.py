@@ -118,7 +118,7 @@ def test_a_secret_is_encrypted_on_its_way_and_masked_in_the_snapshot(memory: InM
 
 
 def test_a_key_that_nobody_described_needs_plain_or_secret(memory: InMemory, started: Started) -> None:
-    with pytest.raises(PlainOrSecretError, match="--plain novel"):
+    with pytest.raises(PlainOrSecretError, match="novel"):
         memory.writer.push("nobody", {"novel": 1})
     memory.writer.push("nobody", {"novel": 1}, plain=["novel"]).wait(10)
     assert memory.writer.push("nobody", {"novel": 2}).wait(10, "retained").stage == "retained"

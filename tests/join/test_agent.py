@@ -1,0 +1,80 @@
+"""Facts of the agent: what it writes, and that nothing which happens in its thread ends it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tars_settings.adapters.clock import SystemClock
+from tars_settings.adapters.memory import MemoryReplica
+from tars_settings.agent.loop import Agent
+from tars_settings.core.records import Row, SegmentRow
+from tars_settings.core.topics import Topics
+from tars_settings.gossip.effects import Notice, Persist, Rejected
+from tars_settings.gossip.replicator import Replicator
+from tests.brokers import eventually
+from tests.fleets import ROOT
+
+
+class Counting(MemoryReplica):
+    """Counts transactions."""
+
+    transactions = 0
+
+    def apply(self, put: Sequence[Row], drop: Sequence[Row] = (), *, durable: bool = True) -> None:
+        self.transactions += 1
+        super().apply(put, drop, durable=durable)
+
+
+def agent_on(replica: MemoryReplica) -> Agent:
+    replicator = Replicator(Topics(), ROOT.public, nonce="0" * 32, random=lambda: 0.5)
+    return Agent(replicator, None, replica, SystemClock())
+
+
+def test_a_row_that_is_dropped_and_put_in_one_burst_is_there_afterwards() -> None:
+    replica = Counting()
+    agent = agent_on(replica)
+    held = SegmentRow("stt-worker", "a" * 32, 1, b"old")
+    taken = SegmentRow("stt-worker", "a" * 32, 1, b"new")
+    replica.apply([held])
+    agent.start()
+    agent.call(lambda: agent._carry_out((Persist(drop=(held,)), Persist(put=(taken,)))))
+    eventually(lambda: list(replica.load()) == [taken])
+    agent.stop()
+
+
+def test_a_burst_is_one_transaction() -> None:
+    replica = Counting()
+    agent = agent_on(replica)
+    agent.start()
+    rows = [SegmentRow("stt-worker", "a" * 32, n, b"{}") for n in range(1, 9)]
+    agent.call(lambda: agent._carry_out([Persist(put=(row,)) for row in rows]))
+    eventually(lambda: len(replica.load()) == 8)
+    assert replica.transactions == 1
+    agent.stop()
+
+
+class Faulty:
+    """A listener with a bug."""
+
+    def __init__(self) -> None:
+        self.called = 0
+
+    def on_session(self, event: object) -> None: ...
+
+    def on_message(self, received: object) -> None: ...
+
+    def on_burst(self, notices: Sequence[Notice]) -> None:
+        self.called += 1
+        raise RuntimeError("a bug")
+
+
+def test_a_bug_in_a_turn_is_counted_and_the_thread_goes_on() -> None:
+    agent = agent_on(MemoryReplica())
+    faulty = Faulty()
+    agent.add_listener(faulty)
+    agent.start()
+    agent.submit(lambda: agent._notices.append(Rejected("a/b", "malformed")))
+    eventually(lambda: agent.counters["agent failures"] == 1)
+    assert faulty.called == 1
+    assert agent.call(lambda: None), "the thread still runs jobs"
+    agent.stop()
