@@ -18,6 +18,8 @@ SECRET_MARK: Final = "x-tars-secret"
 SERVICE_MARK: Final = "x-tars-service"
 _SECRETS: Final = (Secret, SecretStr, SecretBytes)
 _MAX_DEPTH: Final = 16
+_MAX_NODES: Final = 256
+"""Branches that are looked at for one key: each level of a path multiplies those of a union within a union."""
 Schema = Mapping[str, Any]
 
 
@@ -180,7 +182,7 @@ def nodes_at(schema: bytes, key: str) -> tuple[Schema, ...]:
                     below.append(properties[segment])
                 elif properties is None and branch.get("type") == "object" and more is not False:
                     below.append(more if isinstance(more, dict) else {})
-        here = below
+        here = below[:_MAX_NODES]
     return tuple(here)
 
 
@@ -195,17 +197,22 @@ def is_secret(schema: bytes, key: str) -> bool | None:
     if not found:
         return None
     above = [node for n in range(1, len(parts)) for node in nodes_at(schema, ".".join(parts[:n]))]
-    return any(_is_marked(node, root) for node in above) or any(_holds_mark(node, root, 0) for node in found)
+    return any(_is_marked(node, root) for node in above) or any(_holds_mark(node, root, set()) for node in found)
 
 
 def _is_marked(node: Schema, root: Schema) -> bool:
     return any(one.get(SECRET_MARK) is True or one.get("writeOnly") is True for one in (node, *branches(node, root)))
 
 
-def _holds_mark(node: Schema, root: Schema, depth: int) -> bool:
+def _holds_mark(node: Schema, root: Schema, seen: set[int]) -> bool:
+    """Return whether a node or anything in it is marked; *seen* are the properties that were looked into."""
     if _is_marked(node, root):
         return True
-    if depth > _MAX_DEPTH:
-        return False
-    inner = [one for branch in branches(node, root) for one in (branch.get("properties") or {}).values()]
-    return any(_holds_mark(one, root, depth + 1) for one in inner if isinstance(one, dict))
+    for branch in branches(node, root):
+        properties = branch.get("properties") or {}
+        if id(properties) in seen:
+            continue
+        seen.add(id(properties))
+        if any(_holds_mark(one, root, seen) for one in properties.values() if isinstance(one, dict)):
+            return True
+    return False

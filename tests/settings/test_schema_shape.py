@@ -50,3 +50,50 @@ def test_what_a_class_publishes_has_the_shape() -> None:
         words: list[str] | dict[str, tuple[int, ...]] | None = None
 
     assert is_schema(schema_of(Stt))
+
+
+def _named(**definitions: Any) -> dict[str, Any]:
+    return {"$defs": definitions, "properties": {"a": {"$ref": "#/$defs/A"}}}
+
+
+def _both(name: str) -> dict[str, Any]:
+    return {"anyOf": [{"$ref": f"#/$defs/{name}"}] * 2}
+
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+CHAIN = ("AB", "BC", "CD", "DE", "EF", "FG")
+ENDLESS = {
+    "a union of itself": _named(A=_both("A")),
+    "two unions of each other": _named(A=_both("B"), B=_both("A")),
+    "unions that double": _named(**{one: _both(chr(ord(one) + 1)) for one in LETTERS}),
+    "models that multiply": _named(
+        **{
+            one: {"properties": {f"k{n}": {"$ref": f"#/$defs/{chr(ord(one) + 1)}"} for n in range(9)}}
+            for one in "ABCDEF"
+        }
+    ),
+    "a long chain": _named(A={"$ref": "#/$defs/0"}, **{str(n): {"$ref": f"#/$defs/{n + 1}"} for n in range(900)}),
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_what_would_take_for_ever_to_walk_over_is_no_schema(name: str) -> None:
+    """A few hundred bytes that anyone may publish stopped every push."""
+    payload = json.dumps(ENDLESS[name]).encode()
+    assert len(payload) < 48 * 1024
+    assert not is_schema(payload)
+
+
+def test_a_model_that_holds_itself_is_one() -> None:
+    tree = {"properties": {name: {"anyOf": [{"$ref": "#/$defs/A"}, {"type": "null"}]} for name in ("left", "right")}}
+    payload = json.dumps(_named(A=tree)).encode()
+    assert is_schema(payload)
+    assert keys_of(payload) == ("a", "a.left", "a.right")
+    assert is_secret(payload, "a") is False
+
+
+def test_a_strangers_pattern_takes_linear_time() -> None:
+    """Python's engine needs 2**40 steps for this."""
+    payload = json.dumps({"properties": {"a": {"type": "string", "pattern": "^(a|a)*$"}}}).encode()
+    assert is_schema(payload)
+    assert check(payload, "a", "a" * 40 + "!") == ["must match ^(a|a)*$"]
