@@ -7,7 +7,8 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from threading import RLock
-from typing import Literal
+from typing import Final, Literal
+from weakref import WeakValueDictionary
 
 from tars_settings.core.records import (
     DeltaRow,
@@ -31,7 +32,9 @@ from tars_settings.core.session import (
     Subscribed,
     Unsubscribe,
 )
-from tars_settings.errors import BrokerUnreachableError
+from tars_settings.errors import BrokerUnreachableError, ConfigurationError
+
+SCHEME: Final = "memory://"
 
 
 def matches(topic_filter: str, topic: str) -> bool:
@@ -134,6 +137,27 @@ class MemoryBroker:
     def is_up(self, session: MemoryTransport) -> bool:
         """Return whether the session lives."""
         return session in self._sessions
+
+
+_named: Final[WeakValueDictionary[str, MemoryBroker]] = WeakValueDictionary()
+
+
+def name_broker(name: str, broker: MemoryBroker) -> str:
+    """Return the address under which this process reaches *broker*, for as long as somebody holds it."""
+    _named[name] = broker
+    return f"{SCHEME}{name}"
+
+
+def broker_at(address: str) -> MemoryBroker:
+    """Return the broker with this address.
+
+    Raises:
+        ConfigurationError: this process has none.
+    """
+    found = _named.get(address.removeprefix(SCHEME))
+    if found is None:
+        raise ConfigurationError(f"{address} is no broker of this process; a memory broker lives in one process only")
+    return found
 
 
 class MemoryTransport:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Final
 
 from tars_settings.adapters.clock import SystemClock
 from tars_settings.adapters.replica import SqliteReplica
@@ -15,15 +16,20 @@ from tars_settings.ports import Transport
 from tars_settings.sources.environment import Environment
 from tars_settings.trust.keys import SigningKey
 
+MEMORY: Final = "memory://"
 TransportFactory = Callable[[Environment, str], Transport]
 
 
 def mqtt_transport(environment: Environment, client_id: str) -> Transport:
-    """Return a transport to the environment's broker.
+    """Return a transport to the environment's broker; ``memory://`` is one that a test has in this process.
 
     Raises:
         ConfigurationError: TARS_SETTINGS_BROKER is missing or malformed.
     """
+    if environment.broker_address().startswith(MEMORY):
+        from tars_settings.adapters.memory import MemoryTransport, broker_at  # noqa: PLC0415 - for tests
+
+        return MemoryTransport(broker_at(environment.broker_address()))
     from tars_settings.adapters.address import BrokerAddress  # noqa: PLC0415 - paho is imported when something joins
     from tars_settings.adapters.mqtt import MqttTransport  # noqa: PLC0415
 

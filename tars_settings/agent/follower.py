@@ -115,6 +115,11 @@ class Follower(Generic[T]):
     # --- status ------------------------------------------------------------------------------------------------------
 
     @property
+    def cls(self) -> type[T]:
+        """The class of its snapshots."""
+        return self._builder.cls
+
+    @property
     def current(self) -> T:
         """The newest snapshot."""
         return self.built.snapshot

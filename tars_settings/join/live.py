@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
+from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
 from tars_settings.agent.follower import Follower, Status
@@ -190,6 +191,30 @@ class Live(Generic[T]):
         with self._lock:
             return [*alive(self._watches), *alive(self._status_watches)]
 
+    def refresh(self) -> None:
+        """Validate anew; what changed without a push (a test overrides a value) is there when this returns.
+
+        Raises:
+            ValidationError: it does not validate; the snapshot is what it was.
+        """
+        if self._closed or self._forked or self._agent.stopping:
+            return
+        failures: list[Exception] = []
+
+        def refresh() -> None:
+            try:
+                self._follower.refresh()
+            except ValidationError as error:
+                failures.append(error)
+
+        self._agent.call(refresh)
+        if failures:
+            raise failures[0]
+
+    def is_of(self, cls: type) -> bool:
+        """Return whether its snapshots are of a class."""
+        return issubclass(self._follower.cls, cls)
+
     def _end(self, *, crashed: bool) -> None:
         self._agent.remove_listener(self._follower)
         self._follower.end(crashed=crashed)
@@ -238,6 +263,11 @@ class Live(Generic[T]):
 
 
 _lives: Final[weakref.WeakSet[Live[Any]]] = weakref.WeakSet()
+
+
+def lives_of(cls: type) -> list[Live[Any]]:
+    """Return the live objects of a class and its subclasses in this process."""
+    return [live for live in list(_lives) if live.is_of(cls)]
 
 
 def _after_fork() -> None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from pydantic import AliasChoices, AliasPath, BaseModel
 
 KINDS: Final = {
+    "OverrideSettingsSource": "override of a test",
     "InitSettingsSource": "argument",
     "EnvSettingsSource": "environment",
     "DotEnvSettingsSource": "dotenv",

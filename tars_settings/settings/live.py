@@ -23,6 +23,7 @@ from tars_settings.settings.model import note_sources
 from tars_settings.sources.environment import Environment
 from tars_settings.sources.fleet import Building, Captured, FleetSettingsSource, building, opener
 from tars_settings.sources.fold import Folded, Folder, Said, standing
+from tars_settings.sources.overrides import OverrideSettingsSource, overriding
 from tars_settings.sources.settle import Nothing, Refused, Settled, Settler
 from tars_settings.sources.stored import load_lkg
 from tars_settings.trust.document import TrustDocument
@@ -126,7 +127,9 @@ class SnapshotBuilder(Generic[S]):
 
     def _resolution(self, placed: tuple[Placed, ...], origin: Origin) -> Resolution:
         seen = self._captured
-        return Resolution(self.cls, seen.states, seen.chain, seen.fleet_source, placed, origin, self._trust())
+        overrides = overriding(self.cls)
+        states = {OverrideSettingsSource.__name__: overrides, **seen.states} if overrides else seen.states
+        return Resolution(self.cls, states, seen.chain, seen.fleet_source, placed, origin, self._trust())
 
     def _shadowed(self, placed: tuple[Placed, ...]) -> dict[str, str]:
         shadows: dict[str, str] = {}

@@ -23,6 +23,7 @@ from tars_settings.sources.fleet import (
     warn_refused,
 )
 from tars_settings.sources.fold import Said
+from tars_settings.sources.overrides import with_overrides
 from tars_settings.sources.settle import Nothing, Settler
 
 if TYPE_CHECKING:
@@ -110,6 +111,9 @@ def with_fleet(
     """Return a chain with our source in it, last unless it is there already, and knowing its neighbours."""
     if not any(isinstance(source, FleetSettingsSource) for source in chain):
         chain = (*chain, FleetSettingsSource(settings_cls))
+    current = building.get()
+    if current is None or not current.capturing:
+        chain = with_overrides(settings_cls, chain)
     for source in chain:
         if isinstance(source, FleetSettingsSource):
             source.chain = chain

@@ -26,6 +26,7 @@ from tars_settings.provenance.resolution import Origin, Resolution
 from tars_settings.sources.environment import Environment
 from tars_settings.sources.failures import secret_texts, texts_of, without_secrets
 from tars_settings.sources.fold import Folded, Folder, Said, State, default_base, fresh, lay
+from tars_settings.sources.overrides import overriding
 from tars_settings.sources.settle import Refused, Settler
 from tars_settings.sources.starts import StartMarks, previous_good
 from tars_settings.sources.stored import Kept, StoredFleet, load_stored, merged, usable_lkgs
@@ -90,6 +91,8 @@ class Captured:
         """Return the state that pydantic would see with these fleet values."""
         fleet = with_defaults(self.model, folded, {*self.above, *self.below})
         state = lay(lay(self.below, fleet), self.above) if self.below else lay(fleet, self.above)
+        overrides = overriding(self.model)
+        state = lay(state, overrides) if overrides else state
         if not self.defaults:
             return state
         laid = lay(self.defaults, state)

@@ -117,7 +117,7 @@ class Folder:
         if isinstance(value, (dict, list)):
             value = self._translate(value, found, register.key, unknown)
         placed.append(Placed(scope, path, register, value))
-        _put(layer, path, value)
+        put(layer, path, value)
 
     def _translate(self, value: Any, found: tuple[Step, ...], key: str, unknown: dict[str, None]) -> Any:
         level: Any = self._above
@@ -162,7 +162,8 @@ def _fields_of(kind: Any) -> Iterable[Any]:
     return names_of(get_origin(kind) or kind).values() if has_names(kind) else ()
 
 
-def _put(layer: State, path: tuple[str, ...], value: Any) -> None:
+def put(layer: State, path: tuple[str, ...], value: Any) -> None:
+    """Set the value at a path, making dicts on the way."""
     for name in path[:-1]:
         below = layer.get(name)
         if not isinstance(below, dict):

@@ -1,4 +1,4 @@
-"""``python -m tests.integration.processes MODE``: a process that joins in one of the ways in which processes are made."""
+"""``python -m tests.integration.processes MODE``: a process that joins in one of the ways that there are."""
 
 from __future__ import annotations
 
@@ -67,11 +67,8 @@ def pool(method: str) -> None:
     context = multiprocessing.get_context(method)
     with tars_settings.join(Stt) as live:
         live.wait_until_ready(20)
-        child: Any = (
-            context.Process(target=in_child, args=(live,))
-            if method == "fork"
-            else context.Process(target=join_in_child)
-        )
+        target, arguments = (in_child, (live,)) if method == "fork" else (join_in_child, ())
+        child: Any = context.Process(target=target, args=arguments)
         child.start()
         follow(live, "large")
         child.join(30)

@@ -1,4 +1,4 @@
-"""Facts of processes: fork, multiprocessing, pre-fork servers, two on one directory, signals and interpreters that end."""
+"""Facts of processes: fork, multiprocessing, pre-fork servers, two on one directory, signals, ends of interpreters."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_gunicorn_with_preload(scene: Scene, tmp_path: Path) -> None:
     (tmp_path / "application.py").write_text(APPLICATION)
     listening = tmp_path / "sock"
     command = [sys.executable, "-m", "gunicorn", "--preload", "--workers", "2", "--bind", f"unix:{listening}"]
-    command += ["--chdir", str(tmp_path), "--no-control-socket", "application:application"]
+    command += ["--chdir", str(tmp_path), "application:application"]
     running = scene.start(command=command, PYTHONPATH=f"{ROOT}:{tmp_path}")
     (master,) = running.says("master")
     eventually(lambda: len({ask(listening)["pid"] for _ in range(20)}) == 2, what="both workers answer")
@@ -155,7 +155,7 @@ def test_gunicorn_with_preload(scene: Scene, tmp_path: Path) -> None:
 def ask(listening: Path) -> dict[str, Any]:
     connection = http.client.HTTPConnection("localhost")
     connection.sock = socket.socket(socket.AF_UNIX)
-    eventually(lambda: listening.exists())
+    eventually(listening.exists)
     connection.sock.settimeout(20)
     connection.sock.connect(str(listening))
     try:

@@ -153,18 +153,26 @@ def test_mark_good_ends_probation(memory: InMemory, started: Started) -> None:
     memory.push(model="large")
     eventually(lambda: live.current.model == "large")
     given = memory.fleet()._environment
-    eventually(lambda: [one.proven for one in usable_lkgs(given, "stt-worker")] == [False])
+    eventually(lambda: [one.proven for one in usable_lkgs(given, SERVICE)] == [False])
     live.mark_good()
-    eventually(lambda: [one.proven for one in usable_lkgs(given, "stt-worker")] == [True])
+    eventually(lambda: [one.proven for one in usable_lkgs(given, SERVICE)] == [True])
 
 
 def test_probation_passes_by_itself(memory: InMemory, started: Started) -> None:
     live = started(Stt, probation_s=0.2)
     given = memory.fleet()._environment
-    for count, model in enumerate(("one", "two"), 1):
+    for model in ("one", "two"):
         memory.push(model=model)
         eventually(lambda model=model: live.current.model == model)
-        eventually(lambda count=count: [one.proven for one in usable_lkgs(given, "stt-worker")] == [True] * count)
+        eventually(
+            lambda model=model: (model, True) in [(said(one), one.proven) for one in usable_lkgs(given, SERVICE)]
+        )
+    assert [said(one) for one in usable_lkgs(given, SERVICE)] == ["two", "one"]
+
+
+def said(kept: Kept) -> Any:
+    registers = [one for scope in kept.view.scopes for one in scope.registers]
+    return registers[0].assignment.set if registers else None
 
 
 def test_every_step_of_the_trust_chain_is_kept(host: Host) -> None:
