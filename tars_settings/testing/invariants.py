@@ -18,10 +18,12 @@ L4   Nothing is repaired once all agree.
 L6   Every push that was begun has ended.
 ===  ==================================================================================================================
 
-I10 (only snapshots that validated as a whole), I11 (no plaintext of a secret anywhere) and L7 (reading never blocks)
-concern layers above the replicator and are held by the tests of settings, join and command line. I13 (merging does not
-depend on anyone's model) is so by construction: the replicator knows no model, and a mesh's peers follow with
-different keys. L5 (a rogue that does not stop) has a run of its own.
+Three concern layers above the replicator: I10 (only snapshots that validated as a whole are seen) is held by
+``tests/settings/test_live.py`` and ``test_chain.py``, I11 (no plaintext of a secret anywhere) by the canaries in
+``tests/settings``, ``tests/trust/test_secrets.py`` and ``tests/integration/test_real_input.py``, L7 (reading never
+blocks) by ``tests/join`` and ``tests/integration/test_starts.py``. I13 (merging does not depend on anyone's model) is so
+by construction: the replicator knows no model, and a mesh's peers follow with different keys. L5 (a rogue that does not
+stop) and the number of repairs in L4 have trials of their own: :mod:`.trials`.
 """
 
 from __future__ import annotations
