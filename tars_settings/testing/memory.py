@@ -16,6 +16,7 @@ from tars_settings.adapters.keyfiles import write_key
 from tars_settings.adapters.memory import MemoryBroker, name_broker
 from tars_settings.adapters.replica import SqliteReplica
 from tars_settings.core.records import TrustRow
+from tars_settings.core.topics import Topics, TrustTopic
 from tars_settings.core.wire import encode
 from tars_settings.join import Fleet, Live
 from tars_settings.trust.document import TrustBody, follow, pin
@@ -59,13 +60,14 @@ class MemoryFleet:
         self._found()
 
     def _found(self) -> None:
-        """Put the trust document into the writer's replica, as ``tars-settings init`` does."""
+        """Put the trust document on the broker and into the writer's replica, as ``tars-settings init`` does."""
         listed = (TrustedWriter(self._signer.name, self._signer.public, ("*", "_all")),)
         raw = self._root.sign("trust", self._root.kid, encode(TrustBody(1, 1, (self._root.public,), 1, listed)))
         document = follow(pin(self._root.public), raw)
         replica = SqliteReplica(self._state_dir("writer") / self._root.kid / "replica.sqlite3")
         replica.apply([TrustRow(document.version, document.digest, document.raw)])
         replica.close()
+        self.broker.publish(Topics().format(TrustTopic()), raw)
 
     def _state_dir(self, instance: str) -> Path:
         return self.directory / f"state-{instance}"
@@ -91,7 +93,6 @@ class MemoryFleet:
         Raises:
             TimeoutError: it did not get ready within ten seconds; the message is its status.
         """
-        self._synced()
         live = self._stack.enter_context(Fleet(**{**self.given(instance), **more})).join(cls, service=service)
         if not live.wait_until_ready(WITHIN_S):
             raise TimeoutError(f"not ready within {WITHIN_S:.0f} s: {live.status}")
@@ -104,10 +105,6 @@ class MemoryFleet:
             given = {**self.given("writer"), "writer_key": self._key_file}
             self._writer = self._stack.enter_context(Writer(**given))
         return self._writer
-
-    def _synced(self) -> None:
-        # The worker follows the trust document that the writer's agent publishes.
-        self.writer.sync("_all", WITHIN_S)
 
     def push(self, cls: type[BaseSettings] | str, values: dict[str, Any] | None = None, /, **more: Any) -> Report:
         """Push values, wait until every joined worker has answered, and return who applied and who refused."""
