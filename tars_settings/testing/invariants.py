@@ -21,7 +21,7 @@ L6   Every push that was begun has ended.
 Three concern layers above the replicator: I10 (only snapshots that validated as a whole are seen) is held by
 ``tests/settings/test_live.py`` and ``test_chain.py``, I11 (no plaintext of a secret anywhere) by the canaries in
 ``tests/settings``, ``tests/trust/test_secrets.py`` and ``tests/integration/test_real_input.py``, L7 (reading never
-blocks) by ``tests/join`` and ``tests/integration/test_starts.py``. I13 (merging does not depend on anyone's model) is so
+blocks) by ``tests/join`` and ``tests/integration/test_starts.py``. I13 (merging does not depend on any model) is so
 by construction: the replicator knows no model, and a mesh's peers follow with different keys. L5 (a rogue that does not
 stop) and the number of repairs in L4 have trials of their own: :mod:`.trials`.
 """
