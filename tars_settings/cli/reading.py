@@ -91,7 +91,7 @@ def _from_broker(
     adopt_trust(environment)
     kept = from_replica(environment, None).scopes
     with Writer(read_only=True, connect_within_s=CONNECT_WITHIN_S, **common.given()) as writer:
-        names = _wanted(service, {*kept, *_spoken_for(writer, service)})
+        names = _wanted(service, {*kept, *spoken_for(writer, service)})
         states = {name: writer.sync(name, timeout_s) for name in names}
         scopes = {name: writer.view(name) for name in names}
         services = {Scope.parse(name).service for name in names} - {None}
@@ -101,7 +101,7 @@ def _from_broker(
         return Reading(writer.trust, scopes, "broker", states, schemas)
 
 
-def _spoken_for(writer: Writer, service: Scope | None) -> set[str]:
+def spoken_for(writer: Writer, service: Scope | None) -> set[str]:
     """Return the scopes of the workers that reported: which others there are, a broker does not say."""
     workers = writer.presences(None if service is None else service.service)
     return {str(Scope(one.service, instance)) for one in workers for instance in (None, one.instance)}

@@ -162,10 +162,20 @@ def version_of(payload: bytes, fleet: str) -> tuple[int, bytes]:
     return _parse(fleet, decode_envelope(payload), payload).order
 
 
+def read_body(raw: bytes) -> TrustBody:
+    """Return the body of a trust document, form checked; who signed it is another question.
+
+    Raises:
+        MalformedError: it is none.
+    """
+    body = decode_canonical(_body_decoder, raw, what="trust document")
+    _check_form(body)
+    return body
+
+
 def _parse(fleet: str, envelope: Envelope, payload: bytes) -> TrustDocument:
     raw_body = bytes(envelope.body)
-    body = decode_canonical(_body_decoder, raw_body, what="trust document")
-    _check_form(body)
+    body = read_body(raw_body)
     return TrustDocument(fleet, body, digest_of(pae("trust", fleet, envelope.kid, raw_body)), payload)
 
 

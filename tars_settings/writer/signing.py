@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings
 from tars_settings import errors
 from tars_settings.agent.assemble import TransportFactory, assemble, mqtt_transport
 from tars_settings.agent.loop import Agent
-from tars_settings.core.delta import Ack, Ciphertext
+from tars_settings.core.delta import Ack, Assignment, Ciphertext
 from tars_settings.core.names import ALL, Scope
 from tars_settings.core.presence import Presence
 from tars_settings.core.register import Register
@@ -207,6 +207,27 @@ class Writer:
         wish = Wish(scope, values, tuple(unset), secret, plain)
         schemas = functools.partial(self._schemas_of, scope)
         assign = assignments(wish, target, schemas, self.view(scope), self._sealed(scope))
+        return self._send(
+            scope, assign, by=by, reason=reason, expect_epoch=expect_epoch, force=force, timeout_s=timeout_s
+        )
+
+    def push_as_is(
+        self, scope: str, assign: tuple[Assignment, ...], *, reason: str = "", timeout_s: float = 10.0
+    ) -> Receipt:
+        """Sign and publish assignments that were checked and encrypted before; they keep their ciphertexts.
+
+        For values that are to be signed anew: those of a lost key, and secrets under another key id.
+
+        Raises:
+            NotGrantedError, NotSyncedError, EpochExhaustedError: the answer is no. Nothing was signed.
+            TooLargeError: it does not fit a delta; the message says which split would.
+        """
+        self.sync(scope)
+        return self._send(scope, assign, reason=reason, timeout_s=timeout_s)
+
+    def _send(
+        self, scope: str, assign: tuple[Assignment, ...], *, by: str | None = None, timeout_s: float, **said: Any
+    ) -> Receipt:
         receipt = Receipt(scope, tuple(item.key for item in assign), self.wait)
         with self._changed:
             self._refs += 1
@@ -215,17 +236,8 @@ class Writer:
         self.presences(Scope.parse(scope).service)
         ack = self._ack(scope)
         receipt.ack_of = ack.of
-        push = Push(
-            ref,
-            scope,
-            assign,
-            at=self._agent.clock.wall().isoformat(timespec="seconds").replace("+00:00", "Z"),
-            by=_user() if by is None else by,
-            reason=reason,
-            ack=ack,
-            expect_epoch=expect_epoch,
-            force=force,
-        )
+        at = self._agent.clock.wall().isoformat(timespec="seconds").replace("+00:00", "Z")
+        push = Push(ref, scope, assign, at=at, by=_user() if by is None else by, ack=ack, **said)
         receipt.pushed_s = time.monotonic()
         self._agent.submit(lambda: self._agent.feed(push))
         if not self._until(lambda: receipt.stage != "", timeout_s):
