@@ -19,6 +19,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
+from tars_settings.agent.replays import Replays
 from tars_settings.core.records import OutboxRow, Row, identity
 from tars_settings.core.session import (
     Publish,
@@ -27,6 +28,7 @@ from tars_settings.core.session import (
     SessionEvent,
     SessionUp,
     Subscribe,
+    Subscribed,
     Unsubscribe,
 )
 from tars_settings.errors import BrokerUnreachableError, BrokerUnsuitableError, ClosedError, ForkedError, ReplicaError
@@ -97,6 +99,8 @@ class Agent:
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = itertools.count()
         self._own_refs = itertools.count(-1, -1)
+        marker = replicator.marker_topic
+        self._replays = Replays(lambda payload: self.publish(marker, payload, retain=False))
         self._notices: list[Notice] = []
         # What waits to be written, by identity: True to put the row, False to drop it. The last word on a row counts.
         self._unwritten: dict[tuple[Any, ...], tuple[Row, bool]] = {}
@@ -197,9 +201,16 @@ class Agent:
         """Publish something of our own (presence, a schema); without a session it is dropped."""
         self._send(Publish(next(self._own_refs), topic, payload, retain))
 
-    def subscribe(self, filters: tuple[str, ...]) -> None:
-        """Subscribe, with a replay, to something that the replicator does not follow."""
-        self._send(Subscribe(next(self._own_refs), filters, qos=1, replay=True))
+    def subscribe(self, filters: tuple[str, ...], on_replayed: Callable[[], None] | None = None) -> None:
+        """Subscribe, with a replay, to something that the replicator does not follow.
+
+        *on_replayed* is called, in this thread, when all that was retained has arrived; never where the session ends
+        before, or the broker lets no marker through.
+        """
+        ref = next(self._own_refs)
+        if on_replayed is not None:
+            self._replays.expect(ref, on_replayed)
+        self._send(Subscribe(ref, filters, qos=1, replay=True))
 
     def set_will(self, topic: str, payload: bytes) -> None:
         """Set the last will of sessions to come, unless there is one."""
@@ -355,6 +366,12 @@ class Agent:
                     self._on_up(event)
                 case SessionDown():
                     self._on_down(event)
+                case Subscribed(ref) if ref < 0:
+                    self._replays.on_subscribed(ref)
+                case Received(topic, payload) if topic == self.replicator.marker_topic and self._replays.on_marker(
+                    payload
+                ):
+                    pass
                 case Received(topic) if self._is_extra(topic):
                     for listener in tuple(self._listeners):
                         listener.on_message(event)
@@ -365,6 +382,7 @@ class Agent:
         self._attempts = 0
         self.connected = self.ever_connected = True
         self.disconnect_reason = ""
+        self._replays.reset()
         self.counters["sessions"] += 1
         _log.info("connected, MQTT %s", "5" if event.protocol == 5 else "3.1.1")
         self.feed(event)

@@ -190,6 +190,11 @@ class Replicator:
         return tuple(self._syncs)
 
     @property
+    def marker_topic(self) -> str:
+        """The topic of this peer's own markers; a payload that is none of its probes' is passed over."""
+        return self._marker
+
+    @property
     def knows_trust(self) -> bool:
         """Whether the broker was asked in this session for the trust document, and answered or was given up on."""
         return self._trust.answered

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from typing import Final
 
 import msgspec
 
@@ -19,9 +18,6 @@ from tars_settings.errors import MalformedError
 from tars_settings.schema.shape import is_schema
 from tars_settings.writer.receipt import Fate, Receipt, Reply
 
-SETTLE_S: Final = 0.3
-"""How long a replay of presences and schemas may stay silent before it counts as complete."""
-
 
 class Heard:
     """Presences and schemas that arrived. *changed* guards them, and is notified by whoever calls :meth:`take`."""
@@ -31,7 +27,6 @@ class Heard:
         self._changed = changed
         self._presences: dict[tuple[str, str], tuple[Presence, float]] = {}
         self._schemas: dict[str, dict[str, bytes]] = {}
-        self._heard_s = 0.0
         self._followed: set[str] = set()
 
     # --- in the agent's thread ---------------------------------------------------------------------------------------
@@ -44,7 +39,6 @@ class Heard:
     def take(self, received: Received) -> None:
         """Take note of a message; under the lock."""
         topic = self._agent.replicator.topics.parse(received.topic)
-        self._heard_s = time.monotonic()
         if isinstance(topic, PresenceTopic):
             self._take_presence(topic, received.payload)
         elif isinstance(topic, SchemaTopic) and _is_whole(topic, received.payload):
@@ -66,15 +60,12 @@ class Heard:
         if topic_filter in self._followed:
             return
         self._followed.add(topic_filter)
-        self._agent.submit(lambda: self._agent.subscribe((topic_filter,)))
-        began_s = time.monotonic()
-        with self._changed:
-            self._heard_s = began_s
-            while (now_s := time.monotonic()) < began_s + timeout_s and now_s < self._heard_s + SETTLE_S:
-                self._changed.wait(max(0.0, self._heard_s + SETTLE_S - now_s))
+        replayed = threading.Event()
+        self._agent.submit(lambda: self._agent.subscribe((topic_filter,), replayed.set))
+        replayed.wait(timeout_s)
 
     def presences(self, service: str | None, timeout_s: float) -> list[Presence]:
-        """Return what workers say of themselves, by service and instance, once a replay was silent for a moment.
+        """Return what workers say of themselves, by service and instance, once the broker's replay is over.
 
         A worker whose process died is ``offline`` even where only a sibling's last will says so: one connection has one
         will.
