@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from tars_settings import errors, testing
     from tars_settings.join import Change, Fleet, Live, join
     from tars_settings.provenance import Explanation, Explanations, explain
+    from tars_settings.schema import About
     from tars_settings.settings import Settings, SettingsConfigDict, SnapshotBuilder
     from tars_settings.sources import Environment, FleetSettingsSource
     from tars_settings.writer import Receipt, Writer
 
 __all__ = [
+    "About",
     "Change",
     "Environment",
     "Explanation",
@@ -41,6 +43,7 @@ __all__ = [
 ]
 
 _HOMES: Final = {
+    "About": "schema",
     "Change": "join",
     "Environment": "sources",
     "Explanation": "provenance",

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tars_settings._version import __version__
-from tars_settings.cli import init, keys, look, push, status
+from tars_settings.cli import compromise, init, keys, look, push, schema, status
 from tars_settings.cli.demo import command as demo
 
 app = typer.Typer(
@@ -46,10 +46,12 @@ init.register(app)
 push.register(app)
 look.register(app)
 status.register(app)
+schema.register(app)
 demo.register(app)
 
 _keys = typer.Typer(help="Who may write, who may say so, and what encrypts secrets.", no_args_is_help=True)
 keys.register(_keys)
+compromise.register(_keys)
 app.add_typer(_keys, name="keys")
 
 

@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
+from tars_settings.schema.about import About
 from tars_settings.schema.check import check, coerce
 from tars_settings.schema.describe import is_secret, keys_of, parse_schema, schema_hash, schema_of
+from tars_settings.schema.reference import Entry, dotenv, entries_of, markdown, rst, variable_of
 from tars_settings.schema.values import values_for
 
-__all__ = ["check", "coerce", "is_secret", "keys_of", "parse_schema", "schema_hash", "schema_of", "values_for"]
+__all__ = [
+    "About",
+    "Entry",
+    "check",
+    "coerce",
+    "dotenv",
+    "entries_of",
+    "is_secret",
+    "keys_of",
+    "markdown",
+    "parse_schema",
+    "rst",
+    "schema_hash",
+    "schema_of",
+    "values_for",
+    "variable_of",
+]
