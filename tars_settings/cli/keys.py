@@ -174,7 +174,8 @@ def grant(
     key = None if public is None else _public(public)
     signing = Signing.of(root_key, out, reason)
     with session(common) as writer:
-        ratify(common, writer, succession.grant(writer.trust, name, key, grants, **signing.why), signing)
+        body = succession.grant(writer.trust, name, key, grants, **signing.why)
+        common.out.document(ratify(common, writer, body, signing))
     return 0
 
 
@@ -209,7 +210,7 @@ def retire(
         body = succession.retire(writer.trust, name, limits, **signing.why)
         common.out.note(f"{entry.name} ends; what it wrote stands in: {', '.join(sorted(limits)) or 'nothing'}")
         confirmed(common, f"Retire {entry.name} for good?", yes=yes)
-        ratify(common, writer, body, signing)
+        common.out.document(ratify(common, writer, body, signing))
     return 0
 
 

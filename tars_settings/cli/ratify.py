@@ -99,8 +99,8 @@ def session(common: Common, **more: Any) -> Writer:
     return Writer(connect_within_s=CONNECT_WITHIN_S, **({"read_only": True} | common.given() | more))
 
 
-def ratify(common: Common, writer: Writer, body: TrustBody, signing: Signing) -> TrustDocument | None:
-    """Sign the body and put it in force, and return the document; None where it went into a file.
+def ratify(common: Common, writer: Writer, body: TrustBody, signing: Signing) -> dict[str, Any]:
+    """Sign the body, put it in force, and return what there is to tell; ``published`` is false where it is in a file.
 
     Raises:
         RefusedError: signatures are missing, and no file was named.
@@ -111,18 +111,16 @@ def ratify(common: Common, writer: Writer, body: TrustBody, signing: Signing) ->
     missing = roots.lacking(writer.trust, text)
     if signing.out is not None:
         write_key(signing.out.expanduser().absolute(), text.decode() + "\n")
-        common.out.document({**told(body), "published": False, "lacking": missing, "file": str(signing.out)})
         common.out.note(_carry_on(signing.out, missing))
-        return None
+        return {**told(body), "published": False, "lacking": missing, "file": str(signing.out)}
     if missing:
         raise RefusedError(
             f"the document has {missing}: name more root keys with --root-key, or write it with --out FILE and have it "
             "signed where the others are: tars-settings keys sign FILE --root-key KEY"
         )
     document = publish(writer, text)
-    common.out.document({**told(document.body), "published": True, "lacking": "", "file": None})
     common.out.note(f"trust document {document.version} is in force and on the broker (gen {document.gen})")
-    return document
+    return {**told(document.body), "published": True, "lacking": "", "file": None}
 
 
 def _carry_on(path: Path, missing: str) -> str:
