@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import msgspec
@@ -9,7 +10,8 @@ import msgspec
 from tars_settings.core.delta import Assignment, Delta, DeltaBody
 from tars_settings.core.head import IndexBody, Segment, SegmentRef, encode_segment, segment_digest
 from tars_settings.core.topics import KeyTopic, Topics
-from tars_settings.core.wire import decode_envelope, encode
+from tars_settings.core.wire import decode_envelope, encode, pae
+from tars_settings.trust import sodium
 from tars_settings.trust.document import TrustBody, TrustDocument, Writer, follow, pin
 from tars_settings.trust.keys import SigningKey
 from tars_settings.trust.validity import read_delta
@@ -87,3 +89,11 @@ def index_payload(
 
 def key_topic(key: str, scope: str = SCOPE) -> str:
     return TOPICS.format(KeyTopic(scope, key))
+
+
+def later_payload(key: SigningKey, body: bytes, *, fleet: str = FLEET, version: int = 2, claimed: int = 2) -> bytes:
+    """Return an envelope of a version to come, signed as *version* and labelled as *claimed*."""
+    _, secret = sodium.keypair(key._seed)
+    signature = sodium.sign(pae("delta", fleet, key.kid, body, version=version), secret)
+    head = f'{{"v":{claimed},"kid":"{key.kid}","sig":"{base64.b64encode(signature).decode()}",'
+    return head.encode() + b'"more":1,"body":' + body + b"}"

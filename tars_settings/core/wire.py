@@ -61,12 +61,25 @@ class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     cosig: Annotated[tuple[Cosignature, ...], msgspec.Meta(max_length=MAX_COSIGNATURES)] = ()
 
 
+class Frame(msgspec.Struct, frozen=True):
+    """What envelopes of every version keep, now and later: version, key id, and a signature over the exact body.
+
+    ``v`` is inside what is signed (:func:`pae`), so nothing signed for one version passes for another.
+    """
+
+    v: Annotated[int, msgspec.Meta(ge=1, le=2**31)]
+    kid: Kid
+    sig: Signature
+    body: msgspec.Raw
+
+
 class _VersionOnly(msgspec.Struct):
     v: int
 
 
 _envelope_decoder: Final = msgspec.json.Decoder(Envelope)
 _version_decoder: Final = msgspec.json.Decoder(_VersionOnly)
+_frame_decoder: Final = msgspec.json.Decoder(Frame)
 # What msgspec lets through besides its own error on hostile input (REVIEW A12): all are one kind of bad to us.
 DECODE_ERRORS: Final = (msgspec.MsgspecError, RecursionError, ValueError, OverflowError, MemoryError)
 
@@ -110,6 +123,14 @@ def decode_envelope(payload: bytes) -> Envelope:
         raise
 
 
+def decode_frame(payload: bytes) -> Frame | None:
+    """Return what an envelope of any version keeps, or None where *payload* has no such frame."""
+    try:
+        return _frame_decoder.decode(payload)
+    except DECODE_ERRORS:
+        return None
+
+
 def decode_single(payload: bytes) -> Envelope:
     """Return the envelope in *payload* of a kind that one writer signs alone.
 
@@ -145,7 +166,7 @@ def encode_envelope(envelope: Envelope) -> bytes:
     return payload
 
 
-def pae(purpose: Purpose, fleet: str, kid: str, body: bytes) -> bytes:
+def pae(purpose: Purpose, fleet: str, kid: str, body: bytes, *, version: int = 1) -> bytes:
     """Return the pre-authentication encoding: what is signed, and what the digest is taken of.
 
     Lengths in bytes come before the fields, as in DSSE's PAE (secure-systems-lab/dsse, protocol.md), so that no two
@@ -154,7 +175,7 @@ def pae(purpose: Purpose, fleet: str, kid: str, body: bytes) -> bytes:
     >>> pae("delta", "f" * 32, "a" * 32, b"{}")
     b'TARSv1 5 delta 32 ffffffffffffffffffffffffffffffff 32 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa 2 {}'
     """
-    head = f"TARSv1 {len(purpose)} {purpose} {len(fleet)} {fleet} {len(kid)} {kid} {len(body)} "
+    head = f"TARSv{version} {len(purpose)} {purpose} {len(fleet)} {fleet} {len(kid)} {kid} {len(body)} "
     return head.encode("ascii") + body
 
 

@@ -20,7 +20,7 @@ from tars_settings.core.topics import (
     Topic,
     TrustTopic,
 )
-from tars_settings.core.wire import claimed_digest, short_hash
+from tars_settings.core.wire import Purpose, claimed_digest, decode_frame, short_hash
 from tars_settings.errors import ChainMissingError, MalformedError, NewerVersionError, RejectedError
 from tars_settings.gossip.effects import (
     FloorRaised,
@@ -36,6 +36,7 @@ from tars_settings.gossip.heads import Head
 from tars_settings.gossip.holdings import Holdings, delta_row, floor_row, index_row
 from tars_settings.gossip.waiting import Held, Standing
 from tars_settings.trust.document import TrustDocument
+from tars_settings.trust.envelope import is_vouched
 from tars_settings.trust.validity import (
     Judgement,
     Verdict,
@@ -51,6 +52,12 @@ __all__ = ("Head", "Peer", "Standing")
 
 MAX_UNFOLLOWED: Final = 4
 WAITS_FOR_TRUST: Final = frozenset({"trust-behind", "chain-missing", "no-trust"})
+_PURPOSES: Final[dict[type, Purpose]] = {
+    TrustTopic: "trust",
+    KeyTopic: "delta",
+    IndexTopic: "head",
+    FloorTopic: "floor",
+}
 
 
 class Peer(Holdings):
@@ -69,10 +76,25 @@ class Peer(Holdings):
         try:
             return self._receive_fresh(topic, payload, way)
         except NewerVersionError as error:
+            if not self._is_vouched(topic, payload):
+                return self._reject(topic, payload, MalformedError.reason)
             self._emit(Rejected(self.topics.format(topic), error.reason))
             return Standing.ALONE
         except RejectedError as error:
             return self._reject(topic, payload, error.reason)
+
+    def _is_vouched(self, topic: Topic, payload: bytes) -> bool:
+        """Whether somebody whom we trust signed an envelope of a later version.
+
+        Only that is left alone: what anyone can write must not keep a topic from being repaired.
+        """
+        frame = decode_frame(payload)
+        purpose = _PURPOSES.get(type(topic))
+        if frame is None or purpose is None:
+            return False
+        writer = self.trust.writer(frame.kid)
+        publics = self.trust.body.roots if purpose == "trust" else (writer.public,) if writer is not None else ()
+        return any(is_vouched(frame, purpose, self.trust.fleet, public) for public in publics)
 
     def _reject(self, topic: Topic, payload: bytes, reason: str, kid: str = "") -> Standing:
         """Count it, remember it (a flood of it costs a hash each), and return how the topic stands."""

@@ -125,13 +125,10 @@ class Storm:
         mesh.bridge.heal()
 
     def _end_mischief(self) -> None:
-        """Take away what nobody may repair: envelopes of a later version, and the key of a rogue that lied.
+        """Take away what nobody may repair: the key of a rogue that lied.
 
         And the operator offers the newest trust document once more, in case that no peer that lives has it.
         """
-        for number, broker in enumerate(self.mesh.brokers):
-            for topic in [topic for topic, payload in broker.retained.items() if payload.startswith(b'{"v":2')]:
-                self.mesh.publish_at(number, topic, b"", retain=True)
         if "lying indexes" in self.rogue.used:
             self.root.revoke(self.rogue.key)
         for payload in self.root.chain or [self.mesh.trust]:

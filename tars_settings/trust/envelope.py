@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tars_settings.core.wire import Envelope, Purpose, digest_of, pae
+from tars_settings.core.wire import Envelope, Frame, Purpose, digest_of, pae
 from tars_settings.errors import BadSignatureError
 from tars_settings.trust import sodium
 from tars_settings.trust.keys import kid_of
@@ -19,6 +19,12 @@ def check_signature(envelope: Envelope, purpose: Purpose, fleet: str, public: by
     encoding = pae(purpose, fleet, envelope.kid, bytes(envelope.body))
     sodium.verify(encoding, envelope.sig, public)
     return digest_of(encoding)
+
+
+def is_vouched(frame: Frame, purpose: Purpose, fleet: str, public: bytes) -> bool:
+    """Return whether the holder of *public* signed this frame, in a version whose bodies may be unknown here."""
+    encoding = pae(purpose, fleet, frame.kid, bytes(frame.body), version=frame.v)
+    return kid_of(public) == frame.kid and _fits(encoding, frame.sig, public)
 
 
 def signers(envelope: Envelope, purpose: Purpose, fleet: str, publics: dict[str, bytes]) -> frozenset[str]:

@@ -184,9 +184,7 @@ def test_one_document_recovers_from_a_poisoned_epoch() -> None:
     mesh.run(5)
     assert mesh.peers["writer-0"].stages[ref][-1].error == "EpochExhaustedError"
     keys = [peer.signer for peer in mesh.peers.values() if peer.signer is not None]
-    writers = tuple(
-        listed(key, status="compromised") if key.kid == stolen.kid else listed(key) for key in keys
-    )
+    writers = tuple(listed(key, status="compromised") if key.kid == stolen.kid else listed(key) for key in keys)
     recovery = mesh.root.sign(
         "trust", mesh.fleet, encode(TrustBody(2, 2, (mesh.root.public,), 1, writers, endorsed=(good,)))
     )

@@ -44,6 +44,7 @@ from tests.fleets import (
     delta_payload,
     index_payload,
     key_topic,
+    later_payload,
     segment_payload,
     set_,
     trust_payload,
@@ -176,9 +177,8 @@ def _secret(key: str, ciphertext: Any) -> Any:
 
 
 GOOD = delta_payload(ALICE, 5, set_("vad", 0.5))
-RETIRED = trust_payload(
-    2, writers=(listed(ALICE, status="retired", retired={SCOPE: Retirement(1, 5, 3)}), listed(BOB))
-)
+LATER = b'{"of":"a later form"}'
+RETIRED = trust_payload(2, writers=(listed(ALICE, status="retired", retired={SCOPE: Retirement(1, 5, 3)}), listed(BOB)))
 ENDORSING = trust_payload(
     2,
     gen=2,
@@ -253,7 +253,10 @@ def verdicts() -> Any:
         _case("an epoch beyond 2^53-1", "rejected", "malformed", ALICE.sign("delta", FLEET, delta_body(2**53))),
         _case("an illegal key", "rejected", "malformed", ALICE.sign("delta", FLEET, delta_body(5, set_("vad_")))),
         _case("a cosignature", "rejected", "malformed", MALLORY.cosign("delta", FLEET, decode_envelope(GOOD))),
-        _case("a later version", "rejected", "newer-version", b'{"v":2,"anything":1}'),
+        _case("a later version that a writer signed", "rejected", "newer-version", later_payload(ALICE, LATER)),
+        _case("a later version that nobody signed", "rejected", "malformed", b'{"v":2,"anything":1}'),
+        _case("a later version of a stranger", "rejected", "malformed", later_payload(MALLORY, LATER)),
+        _case("a version relabelled", "rejected", "malformed", later_payload(ALICE, LATER, version=1)),
         _case("an index", "valid", "", index_payload(ALICE, 3, {}), topic=index),
         _case("another writer's index", "rejected", "wrong-topic", index_payload(BOB, 3, {}), topic=index),
         _case("an index up to its retirement", "valid", "",
