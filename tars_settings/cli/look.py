@@ -10,8 +10,9 @@ from tars_settings.cli.common import Common, command
 from tars_settings.cli.reading import Reading, Values, folded, read
 from tars_settings.cli.render import Table, rows_of, value_text
 from tars_settings.core.names import Scope, check_key, overlap
-from tars_settings.core.register import Register, effective
+from tars_settings.core.register import Register
 from tars_settings.errors import UsageError
+from tars_settings.sources.fold import standing
 
 ServiceArgument = Annotated[
     str | None,
@@ -64,7 +65,7 @@ def list_values(
 
 
 def _by_key(registers: Any) -> list[Register]:
-    return sorted(effective(registers), key=lambda one: one.key)
+    return sorted(standing(registers), key=lambda one: one.key)
 
 
 def told(reading: Reading, register: Register) -> dict[str, Any]:
@@ -74,6 +75,7 @@ def told(reading: Reading, register: Register) -> dict[str, Any]:
         "scope": register.delta.scope,
         "key": register.key,
         "secret": reading.is_secret(register),
+        "unset": register.assignment.unset,
         "gen": register.delta.stamp.gen,
         "epoch": register.delta.stamp.epoch,
         "digest": register.delta.stamp.digest.hex(),
@@ -90,7 +92,7 @@ def _table(reading: Reading, found: list[tuple[Register, Any]]) -> Table:
         (
             one.delta.scope,
             one.key,
-            value_text(value),
+            "(unset)" if one.assignment.unset else value_text(value),
             one.delta.stamp.epoch,
             reading.writer_name(one),
             one.delta.body.at[:19],

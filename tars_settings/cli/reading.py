@@ -15,11 +15,11 @@ from tars_settings.cli.founding import adopt_trust
 from tars_settings.cli.render import MASK
 from tars_settings.core.names import ALL, Scope
 from tars_settings.core.records import DeltaRow, TrustRow
-from tars_settings.core.register import Register, Registers, effective
+from tars_settings.core.register import Register, Registers
 from tars_settings.errors import BrokerUnreachableError, DecryptionError, RejectedError
 from tars_settings.schema import is_secret
 from tars_settings.sources.environment import Environment
-from tars_settings.sources.fold import lay
+from tars_settings.sources.fold import lay, standing, take_away
 from tars_settings.sources.stored import follow_all
 from tars_settings.trust.document import TrustDocument
 from tars_settings.trust.keys import SecretKey
@@ -165,7 +165,7 @@ class Values:
         Raises:
             DecryptionError: it was asked for, and can't be decrypted here.
         """
-        if not self._reading.is_secret(register):
+        if register.assignment.unset or not self._reading.is_secret(register):
             return register.assignment.set
         if register.key not in self._reveal:
             return MASK
@@ -196,8 +196,12 @@ def folded(reading: Reading, values: Values) -> dict[str, Any]:
     state: dict[str, Any] = {}
     for _, winners in sorted(reading.scopes.items(), key=lambda item: _precedence(item[0])):
         layer: dict[str, Any] = {}
-        for register in effective(winners.values()):
-            put(layer, register.key.split("."), values.shown(register))
+        for register in standing(winners.values()):
+            path = register.key.split(".")
+            if register.assignment.unset:
+                take_away(layer, path)
+            else:
+                put(layer, path, values.shown(register))
         state = lay(state, layer)
     return state
 

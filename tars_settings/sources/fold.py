@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel
@@ -107,7 +107,7 @@ class Folder:
         path = tuple(one.used for one in found)
         if register.assignment.unset:
             placed.append(Placed(scope, path, register))
-            _take_away(layer, path)
+            take_away(layer, path)
             return
         try:
             value = self._open(register) if register.assignment.is_secret else register.assignment.set
@@ -162,7 +162,7 @@ def _fields_of(kind: Any) -> Iterable[Any]:
     return names_of(get_origin(kind) or kind).values() if has_names(kind) else ()
 
 
-def put(layer: State, path: tuple[str, ...], value: Any) -> None:
+def put(layer: State, path: Sequence[str], value: Any) -> None:
     """Set the value at a path, making dicts on the way."""
     for name in path[:-1]:
         below = layer.get(name)
@@ -172,7 +172,8 @@ def put(layer: State, path: tuple[str, ...], value: Any) -> None:
     layer[path[-1]] = value
 
 
-def _take_away(layer: State, path: tuple[str, ...]) -> None:
+def take_away(layer: State, path: Sequence[str]) -> None:
+    """Take the value at a path away, where there is one."""
     for name in path[:-1]:
         below = layer.get(name)
         if not isinstance(below, dict):
@@ -188,16 +189,23 @@ def standing(registers: Iterable[Register]) -> list[Register]:
     """
     ordered = sorted(registers, key=_stamp)
     stands: dict[str, Register] = {}
-    nested = any("." in register.key for register in ordered)
+    models = {above for register in ordered if "." in register.key for above in _above(register.key)}
     for register in ordered:
         key = register.key
         stands.pop(key, None)
-        if nested:
+        if key in models:
             for below in [other for other in stands if other.startswith(f"{key}.")]:
                 del stands[below]
-        if not register.assignment.unset or (nested and any(key.startswith(f"{other}.") for other in stands)):
+        if not register.assignment.unset or any(above in stands for above in _above(key)):
             stands[key] = register
     return list(stands.values())
+
+
+def _above(key: str) -> Iterator[str]:
+    above, dot, _ = key.rpartition(".")
+    while dot:
+        yield above
+        above, dot, _ = above.rpartition(".")
 
 
 def _stamp(register: Register) -> Any:

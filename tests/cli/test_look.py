@@ -151,3 +151,19 @@ def test_what_came_over_the_network_can_not_steer_a_terminal(plant: Plant) -> No
     assert "\\x1b[31mred\\x07" in listed.out
     assert plant.cli("get", "router", "greeting").out == "\x1b[31mred\x07\n", "a pipe gets the value itself"
     assert plant.cli("unset", "router", "greeting").code == 0
+
+
+def test_a_leaf_that_was_unset_below_a_set_model_is_gone_and_listed(plant: Plant) -> None:
+    """As a worker folds it: the model stays, without that leaf."""
+    for words in (("push", "other", 'audio={"gain": 2, "rate": 8000}', "--plain"), ("unset", "other", "audio.gain")):
+        done = plant.cli(*words)
+        assert done.code == 0, done.err
+    assert plant.cli("get", "other", "audio").out == '{"rate": 8000}\n'
+    gone = plant.cli("get", "other", "audio.gain", "--json")
+    assert gone.code == 1
+    assert [(one["key"], one["unset"]) for one in gone.document()["from"]] == [("audio", False), ("audio.gain", True)]
+    assert_fits("get", gone.document())
+    assert {row[1]: row[2] for row in plant.cli("list", "other").rows() if row[0] == "other"} == {
+        "audio": '{"gain": 2, "rate": 8000}',
+        "audio.gain": "(unset)",
+    }
