@@ -1,0 +1,88 @@
+"""``python -m tests.fuzz.run [INPUTS] [SEED]``: that many changed inputs over all targets; exits 1 when one escapes.
+
+A failure prints its target and its input in hex. Memory is bounded, too: each process ends when it grew by more than
+256 MiB over what it had after the first thousand inputs.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from random import Random
+from typing import Final, NamedTuple
+
+from tests.fuzz.mutate import mutated
+from tests.fuzz.targets import TARGETS, attempt
+
+NIGHTLY: Final = 10_000_000
+_CHUNK: Final = 20_000
+_MAX_FAILURES: Final = 20
+_MAX_GROWTH_KIB: Final = 256 * 1024
+
+
+class Failure(NamedTuple):
+    """An input, and what escaped."""
+
+    target: str
+    payload: bytes
+    error: str
+
+
+class Found(NamedTuple):
+    """How many inputs there were, how many of them passed, and what escaped."""
+
+    inputs: int
+    passed: int
+    failures: list[Failure]
+
+
+def run(inputs: int, seed: int) -> Found:
+    """Give at least *inputs* to the targets in turn; the same seed gives the same inputs."""
+    random, passed, failures = Random(seed), 0, []
+    rounds = -(-inputs // len(TARGETS))
+    grown_kib = 0
+    for number in range(rounds):
+        for name, target in TARGETS.items():
+            payload = mutated(random, target.seeds)
+            try:
+                passed += attempt(name, payload)
+            except Exception as error:  # noqa: BLE001 - what escapes is what is looked for
+                failures.append(Failure(name, payload, repr(error)))
+        if number == 40:
+            grown_kib = _peak_kib()
+    if grown_kib and _peak_kib() - grown_kib > _MAX_GROWTH_KIB:
+        failures.append(Failure("memory", b"", f"grew by {(_peak_kib() - grown_kib) // 1024} MiB"))
+    return Found(rounds * len(TARGETS), passed, failures[:_MAX_FAILURES])
+
+
+def _peak_kib() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)
+
+
+def main(inputs: int = NIGHTLY, seed: int | None = None) -> int:
+    """Run on all processors, and return the exit code."""
+    first = int.from_bytes(os.urandom(4), "big") if seed is None else seed
+    chunks = -(-inputs // _CHUNK)
+    size = min(inputs, _CHUNK)
+    began_s = time.monotonic()
+    print(f"{inputs} inputs over {len(TARGETS)} targets, from seed {first}")
+    done, passed, failures = 0, 0, []
+    with ProcessPoolExecutor() as pool:
+        for found in pool.map(run, [size] * chunks, range(first, first + chunks)):
+            done, passed = done + found.inputs, passed + found.passed
+            failures += found.failures
+            if len(failures) >= _MAX_FAILURES:
+                break
+        pool.shutdown(cancel_futures=True)
+    took_s = time.monotonic() - began_s
+    print(f"{done} inputs in {took_s:.0f} s, {done / took_s:.0f} a second; {passed} passed, {len(failures)} escaped")
+    for failure in failures[:_MAX_FAILURES]:
+        print(f"{failure.target}: {failure.error}\n  {failure.payload.hex()}")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*map(int, sys.argv[1:3])))
