@@ -10,7 +10,7 @@ from typing import Final
 from tars_settings.adapters.statedir import private_dir
 from tars_settings.errors import KeyFileError
 
-__all__ = ["private_dir", "read_key", "write_key"]
+__all__ = ["private_dir", "read_key", "replace_key", "write_key"]
 
 _MAX_BYTES: Final = 64 * 1024
 
@@ -34,6 +34,24 @@ def write_key(path: Path, text: str) -> None:
         _sync_dir(path.parent)
     except OSError as error:
         path.unlink(missing_ok=True)
+        raise KeyFileError(f"{path} can't be written: {error.strerror or error}") from error
+
+
+def replace_key(path: Path, text: str) -> None:
+    """Put *text* in place of a key file of ours, whole or not at all; it is on the disk when this returns.
+
+    Raises:
+        KeyFileError: it is missing or not ours alone, or can't be written. It is as it was.
+        StateDirError: its directory is not ours alone.
+    """
+    read_key(path)
+    fresh = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
+    write_key(fresh, text)
+    try:
+        fresh.replace(path)
+        _sync_dir(path.parent)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
         raise KeyFileError(f"{path} can't be written: {error.strerror or error}") from error
 
 
@@ -66,6 +84,8 @@ def read_key(path: Path) -> str:
         if path.is_symlink():
             raise KeyFileError(f"{path} is a symbolic link; name the file itself") from error
         raise KeyFileError(f"{path} can't be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise KeyFileError("the path of a key file holds a NUL, or what is no text") from error
     try:
         _check(path, os.fstat(descriptor))
         content = os.read(descriptor, _MAX_BYTES + 1)

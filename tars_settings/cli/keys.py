@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tars_settings.adapters.keyfiles import write_key
+from tars_settings.cli import secretkeys
 from tars_settings.cli.common import Common, command
 from tars_settings.cli.founding import TRUST_FILE, adopt_trust
 from tars_settings.cli.ratify import (
@@ -59,6 +60,7 @@ def register(keys: typer.Typer) -> None:
         ("export", export),
         ("sign", sign),
         ("publish", publish),
+        ("rotate-secrets", secretkeys.rotate),
     ):
         command(keys, name, function)
 
@@ -131,13 +133,17 @@ def new(
     name: NewNameArgument,
     file: FileOption = None,
     root: Annotated[bool, typer.Option("--root", help="A root key, for 'keys root rotate'")] = False,
+    secret: Annotated[bool, typer.Option("--secret", help="A key that encrypts values, such as k2")] = False,
 ) -> int:
     """Make the key of a writer, on the host where it will be used: it never needs to leave it.
 
-    It may write nothing until a holder of the root key grants it something. Nothing is ever overwritten.
+    It may write nothing until a holder of the root key grants it something. Nothing is ever overwritten. With --secret
+    a line is added to the file of secret keys: readable, and not used before 'keys rotate-secrets'.
 
     Example: tars-settings keys new ops-2 --file ~/ops-2.key
     """
+    if secret:
+        return secretkeys.new(common, name, file)
     check_service(name, what="root" if root else "writer")
     role: Role = "root" if root else "writer"
     made = SigningKey(role, name, os.urandom(32))
@@ -195,13 +201,17 @@ def retire(
     out: OutOption = None,
     reason: ReasonOption = "",
     yes: YesOption = False,
+    secret: Annotated[bool, typer.Option("--secret", help="Drop a secret key that nothing uses any more")] = False,
 ) -> int:
     """End a writer in peace: what it wrote so far stands, and nothing that it signs later.
 
-    For a key that may be in other hands, take 'keys compromise'.
+    For a key that may be in other hands, take 'keys compromise'. With --secret a secret key is taken out of this host's
+    file, unless something still needs it.
 
     Example: tars-settings keys retire ops-1 --reason "left the team"
     """
+    if secret:
+        return secretkeys.retire(common, name, yes=yes)
     signing = Signing.of(root_key, out, reason)
     with session(common) as writer:
         kid, entry = succession.find_writer(writer.trust, name)

@@ -110,6 +110,8 @@ class Environment(BaseSettings):
     @field_validator("state_dir", "writer_key_file")
     @classmethod
     def _expand(cls, value: Path | None) -> Path | None:
+        if value is not None and "\0" in str(value):
+            raise ValueError("a path holds no NUL")
         return None if value is None else Path(os.path.expanduser(value))
 
     @classmethod
@@ -199,6 +201,12 @@ class Environment(BaseSettings):
         text = self.secret_keys_text.get_secret_value()
         return _parsed("SECRET_KEYS", text, _secret_keys)
 
+    @property
+    def secret_keys_path(self) -> Path | None:
+        """The file that TARS_SETTINGS_SECRET_KEYS names; None where it holds the keys themselves, or is not set."""
+        text = None if self.secret_keys_text is None else self.secret_keys_text.get_secret_value()
+        return None if text is None or _is_inline(text) else Path(os.path.expanduser(text))
+
     def seal_key(self, *, create: bool = False) -> SealKey | None:
         """Return the seal key: the variable's, else that of the state directory.
 
@@ -281,16 +289,22 @@ def _parsed(name: str, text: str, parse: Callable[[str], T]) -> T:
         return parse(text)
     except (KeyFileError, IllegalNameError, StateDirError, OSError) as error:
         reason = str(error) if not isinstance(error, OSError) else (error.strerror or type(error).__name__)
+    except ValueError:  # of the operating system's, and it may quote what it met
+        reason = "it holds a NUL, or what is no text"
     raise ConfigurationError(f"{PREFIX}{name} is malformed ({reason}); expected {_MADE_BY[name.lower()]}")
 
 
 def _secret_keys(text: str) -> dict[str, SecretKey]:
-    # An id and a colon: no path of a key file begins so.
-    lines = text.split(",") if ":" in text and not text.startswith(("/", ".", "~")) else _lines_of(text)
+    lines = text.split(",") if _is_inline(text) else _lines_of(text)
     keys = [SecretKey.from_text(line) for line in lines if line.strip()]
     if len({key.id for key in keys}) != len(keys):
         raise KeyFileError("two secret keys have one id")
     return {key.id: key for key in keys}
+
+
+def _is_inline(text: str) -> bool:
+    # An id and a colon: no path of a key file begins so.
+    return ":" in text and not text.startswith(("/", ".", "~"))
 
 
 def _lines_of(path: str) -> list[str]:

@@ -6,6 +6,7 @@ be good) when the chain runs, never the network.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import functools
 import logging
@@ -19,9 +20,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from tars_settings.core.delta import Ciphertext
 from tars_settings.core.names import check_service
 from tars_settings.core.register import FleetView, Register
-from tars_settings.errors import DecryptionError
+from tars_settings.errors import ConfigurationError, DecryptionError
 from tars_settings.provenance.resolution import Origin, Resolution
 from tars_settings.sources.environment import Environment
 from tars_settings.sources.failures import secret_texts, texts_of, without_secrets
@@ -137,12 +139,25 @@ def opener(fleet: str, secret_keys: Callable[[], Mapping[str, SecretKey]]) -> Ca
     opened: dict[tuple[bytes, str], Any] = {}
     keys = functools.cache(lambda: dict(secret_keys()))
 
+    def keys_with(wanted: str) -> dict[str, SecretKey]:
+        held = keys()
+        if wanted in held:
+            return held
+        # A key that was added to the file since: a rotation needs no restart.
+        with contextlib.suppress(ConfigurationError):
+            fresh = dict(secret_keys())
+            if wanted in fresh:
+                keys.cache_clear()
+                return keys()
+        return held
+
     def open_secret(register: Register) -> Any:
         place = (register.delta.stamp.digest, register.key)
         if place not in opened:
+            ciphertext: Ciphertext = register.assignment.secret  # type: ignore[assignment] # the caller asked is_secret
             plain = decrypt(
-                register.assignment.secret,  # type: ignore[arg-type] # the caller asked is_secret
-                keys(),
+                ciphertext,
+                keys_with(ciphertext.id),
                 fleet=fleet,
                 scope=register.delta.scope,
                 key=register.key,

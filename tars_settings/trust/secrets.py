@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Final
 
 from tars_settings.core.delta import Algorithm, Ciphertext
@@ -18,6 +20,20 @@ def _associated(alg: str, key_id: str, fleet: str, scope: str, key: str) -> byte
     # ciphertext from being transplanted to another setting.
     fields = ("TARSv1-secret", alg, key_id, fleet, scope, key)
     return " ".join(f"{len(field)} {field}" for field in fields).encode("ascii")
+
+
+def choose_key(keys: Mapping[str, SecretKey], service: str | None) -> SecretKey | None:
+    """Return the key that encrypts for a service (None for every service): of those that may, the first that is held.
+
+    A service's own are ``<service>`` and ``<service>-k<n>``; where it has none, the fleet's, ``all`` and ``k<n>``; else
+    whichever is first.
+    """
+    for name in (service, None):
+        own = re.compile(r"(all|k\d+)" if name is None else rf"{re.escape(name)}(-k\d+)?")
+        for key in keys.values():
+            if own.fullmatch(key.id):
+                return key
+    return next(iter(keys.values()), None)
 
 
 def encrypt(

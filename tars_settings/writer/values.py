@@ -16,7 +16,7 @@ from tars_settings.core.wire import check_value, encode
 from tars_settings.errors import InvalidValueError, PlainOrSecretError, SecretKeyMissingError, UsageError
 from tars_settings.schema import check, is_secret, schema_of, values_for
 from tars_settings.sources.environment import Environment
-from tars_settings.trust.secrets import DEFAULT_ALGORITHM, NONCE_BYTES, encrypt
+from tars_settings.trust.secrets import DEFAULT_ALGORITHM, NONCE_BYTES, choose_key, encrypt
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -95,8 +95,7 @@ def sealed(environment: Environment, scope: str, key: str, value: Any, token: Ca
     Raises:
         SecretKeyMissingError: no secret key is held.
     """
-    keys = environment.secret_keys()
-    secret_key = keys.get(Scope.parse(scope).service or "all") or next(iter(keys.values()), None)
+    secret_key = choose_key(environment.secret_keys(), Scope.parse(scope).service)
     if secret_key is None:
         raise SecretKeyMissingError(f"{key} is a secret, and TARS_SETTINGS_SECRET_KEYS holds no key to encrypt it with")
     nonce = token(NONCE_BYTES[DEFAULT_ALGORITHM])

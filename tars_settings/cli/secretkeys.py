@@ -1,0 +1,245 @@
+"""Secret keys: made, put to use, and dropped when nothing needs them any more.
+
+A rotation has three steps, and workers read both keys in between: make the new key and copy the file to the workers;
+``keys rotate-secrets``; ``keys retire --secret``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import typer
+
+from tars_settings.adapters.keyfiles import read_key, replace_key, write_key
+from tars_settings.cli.common import Common
+from tars_settings.cli.ratify import confirmed, homes, session
+from tars_settings.cli.scopes import every_scope
+from tars_settings.core.delta import Assignment, Ciphertext
+from tars_settings.core.names import Scope, check_service, overlap
+from tars_settings.core.register import Register, effective
+from tars_settings.errors import ConfigurationError, KeyFileError, RefusedError, SecretKeyMissingError
+from tars_settings.sources.environment import Environment
+from tars_settings.sources.stored import usable_lkgs
+from tars_settings.trust.keys import SecretKey
+from tars_settings.trust.secrets import DEFAULT_ALGORITHM, NONCE_BYTES, choose_key, decrypt, encrypt
+from tars_settings.writer import Writer
+
+SECRETS_FILE: Final = "secret.keys"
+_KEYS_AT_A_TIME: Final = 8
+
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The secret key to encrypt with from now on")]
+Algorithm = Literal["xchacha20poly1305", "aes256gcm"]
+AlgorithmOption = Annotated[str, typer.Option("--algorithm", metavar="NAME", help="xchacha20poly1305 or aes256gcm")]
+TimeoutOption = Annotated[
+    float, typer.Option("--timeout", metavar="SECONDS", min=0, help="How long to wait for workers")
+]
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
+def new(common: Common, key_id: str, file: Path | None) -> int:
+    """Add a new secret key at the end of the file: readable, and not used for encrypting yet.
+
+    Raises:
+        RefusedError: the id is there already.
+        KeyFileError, StateDirError: the file is not ours alone, or can't be written.
+    """
+    check_service(key_id, what="key id")
+    path = _file(common.environment(), file)
+    made = SecretKey(key_id, os.urandom(32)).to_text()
+    if os.path.lexists(path):
+        text = read_key(path)
+        if key_id in _ids(text):
+            raise RefusedError(f"{path} holds a secret key {key_id!r} already; nothing is ever overwritten")
+        replace_key(path, f"{text}\n{made}\n")
+    else:
+        write_key(path, f"# Encrypts the fleet's secret values; workers and writers need it.\n{made}\n")
+    common.out.document({"role": "secret", "name": key_id, "kid": None, "public": None, "file": str(path)})
+    common.out.note(
+        f"The secret key {key_id} is in {path}: readable, not used yet. Copy the file to the workers' hosts (they read "
+        f"it again by themselves), then type:  tars-settings keys rotate-secrets {key_id}"
+    )
+    return 0
+
+
+def _file(environment: Environment, file: Path | None) -> Path:
+    if file is not None:
+        return file.expanduser().absolute()
+    if environment.secret_keys_text is not None and environment.secret_keys_path is None:
+        raise ConfigurationError(
+            "TARS_SETTINGS_SECRET_KEYS holds the keys themselves, so no file can be changed: name one with --file, or "
+            "let the variable name one"
+        )
+    return (environment.secret_keys_path or homes(environment)[0] / SECRETS_FILE).absolute()
+
+
+def _ids(text: str) -> list[str]:
+    return [line.partition(":")[0].strip() for line in text.splitlines() if _is_key(line)]
+
+
+def _is_key(line: str) -> bool:
+    return bool(line.strip()) and not line.lstrip().startswith("#")
+
+
+def _rewrite(path: Path, *, first: str = "", without: str = "") -> None:
+    """Put one key before the others, or take one out; comments stay where they are."""
+    lines = read_key(path).splitlines()
+    keys = {line.partition(":")[0].strip(): line for line in lines if _is_key(line)}
+    order = sorted(keys.items(), key=lambda item: item[0] != first)
+    kept = [line for key_id, line in order if key_id != without]
+    replace_key(path, "\n".join([*(line for line in lines if not _is_key(line)), *kept]) + "\n")
+
+
+# --- rotation ---------------------------------------------------------------------------------------------------------
+
+
+def rotate(
+    common: Common, to: IdArgument, algorithm: AlgorithmOption = DEFAULT_ALGORITHM, timeout_s: TimeoutOption = 5.0
+) -> int:
+    """Encrypt the fleet's secrets anew under another key, which every worker must be able to read by now.
+
+    A service's own key (SERVICE or SERVICE-k2) is for that service's secrets, any other for those of every service that
+    has none of its own. Stops at the first scope that a worker refuses. Exit code 1 where anything is left.
+
+    Example: tars-settings keys rotate-secrets k2
+    """
+    alg = _algorithm(algorithm)
+    path = common.environment().secret_keys_path
+    if to not in common.environment().secret_keys():
+        raise SecretKeyMissingError(f"no secret key {to!r} is held here; type: tars-settings keys new {to} --secret")
+    if path is not None:
+        _rewrite(path, first=to)
+    rotated: list[str] = []
+    left: list[str] = []
+    refused: list[str] = []
+    with session(common, read_only=False) as writer:
+        for scope in every_scope(common, writer):
+            if refused or not _is_meant(writer.environment, scope, to):
+                continue
+            work, overlapping = _work(writer, scope, to)
+            left += [f"{scope} {one.key}" for one in overlapping]
+            for batch in _batches(_anew(writer.environment, scope, work, to, alg)):
+                refused += _pushed(writer, scope, batch, to, timeout_s)
+                rotated += [f"{scope} {one.key}" for one in batch]
+    common.out.document({"to": to, "rotated": rotated, "left": left, "refused": refused})
+    _say(common, to, rotated, left, refused)
+    return 1 if left or refused else 0
+
+
+def _say(common: Common, to: str, rotated: list[str], left: list[str], refused: list[str]) -> None:
+    for where in rotated:
+        common.out.line(where)
+    common.out.note(f"{len(rotated)} secrets are encrypted under {to} now")
+    if left:
+        common.out.note(f"left as they are, for a key above or below them is set too: {', '.join(left)}")
+    if refused:
+        common.out.note(
+            f"refused by {', '.join(refused)}: do they hold {to}? They keep their last good values; the rest was left"
+        )
+
+
+def _algorithm(name: str) -> Algorithm:
+    match name:
+        case "xchacha20poly1305" | "aes256gcm":
+            return name
+    raise typer.BadParameter("expected xchacha20poly1305 or aes256gcm")
+
+
+def _is_meant(environment: Environment, scope: str, to: str) -> bool:
+    """Return whether this key is what a push to the scope would encrypt with, were it the first of all."""
+    keys = environment.secret_keys()
+    ordered = {to: keys[to], **{name: key for name, key in keys.items() if name != to}}
+    chosen = choose_key(ordered, Scope.parse(scope).service)
+    return chosen is not None and chosen.id == to
+
+
+def _work(writer: Writer, scope: str, to: str) -> tuple[list[Register], list[Register]]:
+    """Return the secrets to encrypt anew, and those that can't be: signed anew they would hide a key below them."""
+    winners = writer.view(scope)
+    old = [one for one in effective(winners.values()) if _id_of(one.assignment) not in (None, to)]
+    crossed = [one for one in old if any(key != one.key and overlap(key, one.key) for key in winners)]
+    return [one for one in old if one not in crossed], crossed
+
+
+def _id_of(assignment: Assignment) -> str | None:
+    return assignment.secret.id if isinstance(assignment.secret, Ciphertext) else None
+
+
+def _anew(
+    environment: Environment, scope: str, registers: Iterable[Register], to: str, alg: Algorithm
+) -> list[Assignment]:
+    """Return the secrets under another key; decrypted values are in memory only while this runs."""
+    keys, fleet = environment.secret_keys(), environment.fleet_id
+    found = []
+    for one in registers:
+        held: Ciphertext = one.assignment.secret  # type: ignore[assignment] # only secrets are given
+        plain = decrypt(held, keys, fleet=fleet, scope=scope, key=one.key)
+        nonce = os.urandom(NONCE_BYTES[alg])
+        fresh = encrypt(plain, keys[to], fleet=fleet, scope=scope, key=one.key, nonce=nonce, alg=alg)
+        found.append(Assignment(one.key, secret=fresh))
+    return found
+
+
+def _batches(items: list[Assignment]) -> Iterator[tuple[Assignment, ...]]:
+    for start in range(0, len(items), _KEYS_AT_A_TIME):
+        yield tuple(items[start : start + _KEYS_AT_A_TIME])
+
+
+def _pushed(writer: Writer, scope: str, batch: tuple[Assignment, ...], to: str, timeout_s: float) -> list[str]:
+    report = writer.push_as_is(scope, batch, reason=f"encrypted under {to}").wait(timeout_s)
+    if report.stage != "retained":
+        raise RefusedError(f"{scope}: {report.stage}: {report.reason or 'it was not read back in time'}; type it again")
+    return [f"{one.service}@{one.instance}" for one in report.refused]
+
+
+# --- dropping ---------------------------------------------------------------------------------------------------------
+
+
+def retire(common: Common, key_id: str, *, yes: bool) -> int:
+    """Take a secret key out of this host's file, unless a winner, a writer's head or this host's LKG needs it.
+
+    Raises:
+        RefusedError: it is in use, and by what; or it is the last.
+    """
+    environment = common.environment()
+    path = _file(environment, None)
+    held = environment.secret_keys()
+    if key_id not in held:
+        raise KeyFileError(f"{path} holds no secret key {key_id!r}")
+    if len(held) == 1:
+        raise RefusedError(
+            f"{key_id} is the only secret key here; make another first: tars-settings keys new ID --secret"
+        )
+    with session(common) as writer:
+        users = list(dict.fromkeys(_users(writer, every_scope(common, writer), key_id)))
+    if users:
+        raise RefusedError(f"the secret key {key_id} is in use: {'; '.join(users[:8])}. See: keys rotate-secrets")
+    confirmed(common, f"Drop the secret key {key_id} from {path}? Workers' LKGs can't be seen from here.", yes=yes)
+    _rewrite(path, without=key_id)
+    common.out.document({"id": key_id, "retired": True, "file": str(path)})
+    common.out.note(f"{key_id} is gone from {path}; drop it on the workers' hosts too")
+    return 0
+
+
+def _users(writer: Writer, scopes: Iterable[str], key_id: str) -> Iterator[str]:
+    """Yield what needs the key: each writer's greatest delta of a key counts, for it wins when others are voided."""
+    document, registers = writer.trust, writer.agent.replicator.peer.registers
+    services = set()
+    for scope in scopes:
+        services.add(Scope.parse(scope).service)
+        for one in writer.view(scope).values():
+            if _id_of(one.assignment) == key_id:
+                yield f"{scope} {one.key}"
+        for kid in document.writers_of(scope):
+            entry = document.writer(kid)
+            newest = {item.key: item for delta in registers.live_of(scope, kid) for item in delta.body.assign}
+            held = sorted(key for key, item in newest.items() if _id_of(item) == key_id)
+            yield from (f"{scope} {key} in the head of {entry.name if entry else kid}" for key in held)
+    for service in sorted(services - {None}, key=str):
+        for kept in usable_lkgs(writer.environment, str(service), known=document):
+            if any(_id_of(item) == key_id for delta in kept.view.deltas() for item in delta.body.assign):
+                yield f"this host's last known good values of {service}"
