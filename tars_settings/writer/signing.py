@@ -204,9 +204,18 @@ class Writer:
         """
         scope = self._scope_of(target, instance)
         self.sync(scope)
-        wish = Wish(scope, values, tuple(unset), secret, plain)
         schemas = functools.partial(self._schemas_of, scope)
-        assign = assignments(wish, target, schemas, self.view(scope), self._sealed(scope))
+        refusal: errors.TarsSettingsError | None = None
+        assign: tuple[Assignment, ...] = ()
+        try:
+            wish = Wish(scope, values, tuple(unset), secret, plain)
+            assign = assignments(wish, target, schemas, self.view(scope), self._sealed(scope))
+        except errors.TarsSettingsError as error:
+            refusal = type(error)(*error.args)
+        if refusal is not None:
+            # Out here, and without the values: a traceback with locals would show what was to become a secret.
+            values, wish = {}, Wish(scope, {})
+            raise refusal
         return self._send(
             scope, assign, by=by, reason=reason, expect_epoch=expect_epoch, force=force, timeout_s=timeout_s
         )

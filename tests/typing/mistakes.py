@@ -20,4 +20,4 @@ def mistaken() -> None:
         print(live.current.thresold)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
         text: str = live.current.threshold  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
         print(text)
-    tars_settings.join(NotSettings)  # pyright: ignore[reportArgumentType]
+    tars_settings.join(NotSettings)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
