@@ -185,3 +185,8 @@ def test_both_sides_of_a_fork_draw_different_numbers() -> None:
     assert repr(clock.random()).encode() != os.read(end, 100)
     os.close(end)
     os.close(child_end)
+
+
+def test_a_key_s_path_that_no_system_takes_is_an_error_of_ours() -> None:
+    with pytest.raises(KeyFileError, match="NUL"):
+        read_key(Path("a\0b"))

@@ -270,3 +270,11 @@ def test_directories_never_hold_the_services_name(stage: Stage) -> None:
     assert os.sep not in stage.environment.lkg_dir("x").name
     assert stage.environment.lkg_dir("x").name.startswith("lkg-")
     assert default_instance("x" * 100) == "x" * 63
+
+
+@pytest.mark.parametrize("path", ["/a\0b", "~a\0b/c"])
+@pytest.mark.parametrize("name", ["state_dir", "writer_key", "secret_keys", "seal_key"])
+def test_a_path_with_a_nul_is_a_malformed_variable(stage: Stage, name: str, path: str) -> None:
+    with pytest.raises(ConfigurationError, match="is malformed"):
+        environment = Environment.read(fleet=stage.variables["TARS_SETTINGS_FLEET"], **{name: path})
+        getattr(environment, name)()
