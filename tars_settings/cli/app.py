@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tars_settings._version import __version__
-from tars_settings.cli import compromise, init, keys, look, push, schema, status
+from tars_settings.cli import compromise, init, keys, look, push, rootkeys, schema, status
 from tars_settings.cli.demo import command as demo
 
 app = typer.Typer(
@@ -52,6 +52,9 @@ demo.register(app)
 _keys = typer.Typer(help="Who may write, who may say so, and what encrypts secrets.", no_args_is_help=True)
 keys.register(_keys)
 compromise.register(_keys)
+_roots = typer.Typer(help="Who may say who writes.", no_args_is_help=True)
+rootkeys.register(_roots)
+_keys.add_typer(_roots, name="root")
 app.add_typer(_keys, name="keys")
 
 

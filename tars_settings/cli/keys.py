@@ -20,6 +20,7 @@ from tars_settings.cli.ratify import (
     YesOption,
     confirmed,
     homes,
+    public_key,
     ratify,
     read_draft,
     session,
@@ -31,10 +32,10 @@ from tars_settings.cli.reading import from_replica
 from tars_settings.cli.render import Table, rows_of
 from tars_settings.cli.scopes import every_scope, limits_of
 from tars_settings.core.names import check_service
-from tars_settings.errors import BrokerUnreachableError, IllegalNameError, KeyFileError
+from tars_settings.errors import BrokerUnreachableError
 from tars_settings.trust import succession
 from tars_settings.trust.document import TrustDocument
-from tars_settings.trust.keys import Role, SigningKey, fleet_text, parse_fleet
+from tars_settings.trust.keys import Role, SigningKey, fleet_text
 from tars_settings.writer import roots
 
 NameArgument = Annotated[str, typer.Argument(metavar="WRITER", help="The writer's name, or its key id")]
@@ -177,21 +178,12 @@ def grant(
 
     Example: tars-settings keys grant ops-2 'stt-worker' 'audio-*' --public ed25519:...
     """
-    key = None if public is None else _public(public)
+    key = None if public is None else public_key(public, "--public")
     signing = Signing.of(root_key, out, reason)
     with session(common) as writer:
         body = succession.grant(writer.trust, name, key, grants, **signing.why)
         common.out.document(ratify(common, writer, body, signing))
     return 0
-
-
-def _public(text: str) -> bytes:
-    try:
-        return parse_fleet(text)
-    except KeyFileError:
-        raise IllegalNameError(
-            "--public: no public key; expected 'ed25519:' and 43 characters, as 'keys new' prints"
-        ) from None
 
 
 def retire(

@@ -22,11 +22,11 @@ from tars_settings.cli.founding import adopt_trust
 from tars_settings.cli.onlooker import Onlooker
 from tars_settings.core.topics import Topics, TrustTopic
 from tars_settings.core.wire import decode_envelope
-from tars_settings.errors import BrokerError, KeyFileError, RefusedError, UsageError
+from tars_settings.errors import BrokerError, IllegalNameError, KeyFileError, RefusedError, UsageError
 from tars_settings.sources.environment import Environment
 from tars_settings.trust.document import TrustBody, TrustDocument
 from tars_settings.trust.document import Writer as Listed
-from tars_settings.trust.keys import SigningKey, fleet_text, kid_of
+from tars_settings.trust.keys import SigningKey, fleet_text, kid_of, parse_fleet
 from tars_settings.writer import Writer, roots
 
 ROOT_KEY_FILE: Final = "root.key"
@@ -91,6 +91,19 @@ def signing_key(path: Path) -> SigningKey:
         KeyFileError: it can't be read, or holds something else.
     """
     return SigningKey.from_text(read_key(path.expanduser()))
+
+
+def public_key(text: str, option: str) -> bytes:
+    """Return the public key in the text that ``keys new`` prints.
+
+    Raises:
+        IllegalNameError: it is none.
+    """
+    try:
+        return parse_fleet(text)
+    except KeyFileError:
+        pass
+    raise IllegalNameError(f"{option}: no public key; expected 'ed25519:' and 43 characters, as 'keys new' prints")
 
 
 def session(common: Common, **more: Any) -> Writer:

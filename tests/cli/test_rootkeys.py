@@ -1,0 +1,107 @@
+"""``keys root``: other roots, and how many of them must sign; workers follow with the pin that they have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.brokers import Mosquitto
+from tests.cli.documents import assert_fits
+from tests.cli.running import Plant, found_plant
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
+    """A fleet whose roots change, with a worker that was there before."""
+    home = tmp_path_factory.mktemp("roots")
+    with Mosquitto(home / "mosquitto") as broker:
+        made = found_plant(home, broker)
+        try:
+            made.employ("stt-worker", "kitchen")
+            made.awaited()
+            yield made
+        finally:
+            made.end()
+
+
+def root_key(fleet: Plant, name: str) -> tuple[str, str]:
+    """Make a root key and return its public half and its file."""
+    path = fleet.cli.home / "fleet" / f"{name}.key"
+    done = fleet.cli("keys", "new", name, "--root", "--file", str(path), "--json")
+    assert done.code == 0, done.err
+    return done.document()["public"], str(path)
+
+
+def trust(fleet: Plant) -> dict[str, Any]:
+    return dict(fleet.cli("keys", "list", "--json").document())
+
+
+def granted(fleet: Plant, name: str, *roots: str) -> int:
+    """Try to grant a new writer something, signed by these root keys, and return the exit code."""
+    public = fleet.cli("keys", "new", name, "--json").document()["public"]
+    options = [word for root in roots for word in ("--root-key", root)]
+    return fleet.cli("keys", "grant", name, "stt-worker", "--public", public, *options).code
+
+
+def test_a_root_is_replaced_and_workers_old_and_new_follow(fleet: Plant) -> None:
+    first = str(fleet.cli.home / "fleet" / "root.key")
+    kid = trust(fleet)["roots"][0]["kid"]
+    public, second = root_key(fleet, "root-2")
+    words = ("keys", "root", "rotate", "--add", public, "--drop", kid, "--yes")
+    alone = fleet.cli(*words, "--root-key", first)
+    assert alone.code == 1, "the new root must sign too"
+    assert "new roots" in alone.err
+    thief = fleet.cli(*words, "--root-key", second)
+    assert thief.code == 1, "the held root must sign"
+    assert "held roots" in thief.err
+    done = fleet.cli(*words, "--root-key", first, "--root-key", second, "--json")
+    assert done.code == 0, done.err
+    assert_fits("keys root", done.document())
+    assert [one["public"] for one in trust(fleet)["roots"]] == [public]
+
+    assert granted(fleet, "by-the-old", first) == 1
+    assert granted(fleet, "by-the-new", second) == 0
+    # The pin of a worker stays the first root: the step of the chain is on the broker for whoever comes later.
+    fleet.employ("stt-worker", "hall")
+    fleet.awaited()
+    assert fleet.cli("push", "stt-worker", "vad_threshold=0.66").code == 0
+    assert [one.look()["values"]["vad_threshold"] for one in fleet.workers] == [0.66, 0.66]
+
+
+def test_a_threshold_must_be_met_from_then_on(fleet: Plant) -> None:
+    second = str(fleet.cli.home / "fleet" / "root-2.key")
+    public, third = root_key(fleet, "root-3")
+    both = ("--root-key", second, "--root-key", third)
+    assert fleet.cli("keys", "root", "threshold", "2", "--yes", *both).code == 1, "one root can't give two signatures"
+    assert fleet.cli("keys", "root", "rotate", "--add", public, "--yes", *both).code == 0
+    early = fleet.cli("keys", "root", "threshold", "2", "--yes", "--root-key", second)
+    assert early.code == 1, "whoever demands two signatures gives two"
+    done = fleet.cli("keys", "root", "threshold", "2", "--yes", "--json", *both)
+    assert done.code == 0, done.err
+    assert trust(fleet)["threshold"] == 2
+    assert granted(fleet, "one", second) == 1
+    assert granted(fleet, "two", second, third) == 0
+
+
+def test_two_holders_sign_one_after_the_other(fleet: Plant, tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    holders = [str(fleet.cli.home / "fleet" / f"root-{n}.key") for n in (2, 3)]
+    public = fleet.cli("keys", "new", "night", "--json").document()["public"]
+    draft, once, twice = (str(tmp_path / name) for name in ("draft", "once", "twice"))
+    words = ("keys", "grant", "night", "stt-worker", "--public", public, "--out", draft, "--root-key", holders[0])
+    assert "1 of 2" in fleet.cli(*words, "--json").document()["lacking"]
+    assert fleet.cli("keys", "sign", draft, "--root-key", holders[0], "--out", once).code == 0
+    refused = fleet.cli("keys", "publish", once)
+    assert refused.code == 1, "one holder who signs twice is one signature"
+    assert fleet.cli("keys", "sign", once, "--root-key", holders[1], "--out", twice).code == 0
+    assert fleet.cli("keys", "publish", twice).code == 0
+    assert "night" in [one["name"] for one in trust(fleet)["writers"]]
+
+
+@pytest.mark.parametrize("words", [(), ("--add", "ed25519:x"), ("--drop", "0" * 32), ("--add", "nonsense")])
+def test_what_is_no_rotation_is_refused(fleet: Plant, words: tuple[str, ...]) -> None:
+    done = fleet.cli("keys", "root", "rotate", *words, "--yes")
+    assert done.code == 2, done.err
