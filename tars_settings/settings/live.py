@@ -176,6 +176,7 @@ class _LastGood:
         self._service = service
         self._trust = trust
         self._held = None if given is None else _registers(given)
+        self._unsorted: FleetView | None = None
 
     def registers(self, scope: str) -> tuple[Register, ...]:
         """Return those of a scope that are still valid: a refused key must not go on with what a stolen key wrote."""
@@ -183,17 +184,24 @@ class _LastGood:
         if self._held is None:
             kept = load_lkg(self._environment, self._service, known=document)
             self._held = {} if kept is None else _registers(kept.view)
+        if self._unsorted is not None:
+            view, self._unsorted = self._unsorted, None
+            self._held = {scope: tuple(standing(registers)) for scope, registers in Said(view).without(())}
         held = self._held.get(scope, ())
         return held if document.is_pin else tuple(one for one in held if judge(one.delta, document) == VALID)
 
     def set(self, view: FleetView) -> None:
         """Take these for the last good ones."""
-        self._held = _registers(view)
+        self._held, self._unsorted = _registers(view), None
 
     def remember(self, said: Said, left_out: Collection[bytes]) -> None:
         """Take note of what a snapshot rests on."""
-        if left_out or any(one.registers for one in said.view.scopes):
+        if left_out:
             self._held = {scope: tuple(standing(registers)) for scope, registers in said.without(left_out)}
+            self._unsorted = None
+        elif any(one.registers for one in said.view.scopes):
+            # Looked at only if a delta is ever refused.
+            self._held, self._unsorted = {}, said.view
 
 
 def _registers(view: FleetView) -> dict[str, tuple[Register, ...]]:

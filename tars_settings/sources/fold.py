@@ -21,6 +21,7 @@ from tars_settings.provenance.resolution import Placed
 
 State = dict[str, Any]
 _CONTAINERS: Final = frozenset((dict, list))
+_MAX_REMEMBERED: Final = 16_384
 
 
 def lay(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> State:
@@ -68,6 +69,8 @@ class Folder:
         self._above = above
         self._open = open_secret
         self._steps: dict[str, tuple[Step, ...] | None] = {}
+        # By identity, with the register held so that its number stays its own: most of a change is as it was before.
+        self._plain: dict[int, tuple[Register, Placed]] = {}
 
     def fold(self, scopes: Iterable[tuple[str, Iterable[Register]]]) -> Folded:
         """Return what the registers of *scopes*, lowest first, say together."""
@@ -78,6 +81,11 @@ class Folder:
         for scope, registers in scopes:
             layer: State = {}
             for register in standing(registers):
+                held = self._plain.get(id(register))
+                if held is not None and held[1].scope == scope:
+                    placed.append(held[1])
+                    put(layer, held[1].path, held[1].value)
+                    continue
                 found = self.steps_of(register.key)
                 if found is None:
                     if not register.assignment.unset:
@@ -116,8 +124,16 @@ class Folder:
             return
         if isinstance(value, (dict, list)):
             value = self._translate(value, found, register.key, unknown)
-        placed.append(Placed(scope, path, register, value))
+            placed.append(Placed(scope, path, register, value))
+        else:
+            placed.append(self._remember(Placed(scope, path, register, value)))
         put(layer, path, value)
+
+    def _remember(self, placed: Placed) -> Placed:
+        if len(self._plain) >= _MAX_REMEMBERED:
+            self._plain.clear()
+        self._plain[id(placed.register)] = (placed.register, placed)
+        return placed
 
     def _translate(self, value: Any, found: tuple[Step, ...], key: str, unknown: dict[str, None]) -> Any:
         level: Any = self._above
@@ -189,6 +205,13 @@ def standing(registers: Iterable[Register]) -> list[Register]:
     """
     ordered = sorted(registers, key=_stamp)
     stands: dict[str, Register] = {}
+    if not any("." in register.key for register in ordered):
+        # The common case, and no key says anything of another: the newest of each.
+        for register in ordered:
+            stands.pop(register.key, None)
+            if not register.assignment.unset:
+                stands[register.key] = register
+        return list(stands.values())
     models = {above for register in ordered if "." in register.key for above in _above(register.key)}
     for register in ordered:
         key = register.key
