@@ -48,6 +48,7 @@ from tests.fleets import (
     document,
     index_payload,
     key_topic,
+    later_payload,
     segment_payload,
     set_,
     trust_payload,
@@ -193,7 +194,8 @@ PRESENCE: Final = encode_presence(
 _LAST_GOOD: Final = encode(
     {"v": 1, "fleet": FLEET, "service": SCOPE, "schema": "", "counter": 1, "trust": [], "deltas": []}
 ).replace(b"[]", b"[" + trust_payload() + b"]", 1).replace(b'"deltas":[]', b'"deltas":[' + DELTA + b"]")  # fmt: skip
-_SIGNED: Final = [DELTA, INDEX, trust_payload(), ALICE.sign("floor", FLEET, FLOOR_BODY)]
+_LATER: Final = later_payload(ALICE, delta_body(4))
+_SIGNED: Final = [DELTA, INDEX, trust_payload(), ALICE.sign("floor", FLEET, FLOOR_BODY), _LATER]
 _TEXTS: Final = [
     ALICE.to_text().encode(), SecretKey("stt", bytes(32)).to_text().encode(), SEAL.to_text().encode(),
     fleet_text(ROOT.public).encode(),

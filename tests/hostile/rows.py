@@ -348,10 +348,11 @@ ROWS: Final = (
     Row(
         "D3",
         "Fast forward: the last epoch there is",
-        "Honest pushes fail and say so; one trust document later everybody writes again.",
+        "Honest pushes fail and say so; one command later (`tars-settings keys compromise`) everybody writes again.",
         "gen comes before epoch in the order, and only the root raises it.",
         (
             _GOSSIP + "test_rules_chain.py::test_one_document_recovers_from_a_poisoned_epoch",
+            "tests/cli/test_compromise.py::test_one_command_takes_the_fleet_back_from_a_stolen_key",
             "tests/core/test_registers.py::test_a_gen_outranks_every_epoch",
         ),
     ),
@@ -364,6 +365,7 @@ ROWS: Final = (
             _TRUST + "test_envelopes.py::test_an_endorsement_saves_the_bytes_of_a_compromised_writer_and_never_a_head",
             _TRUST + "test_envelopes.py::test_verdicts_follow_from_bytes_and_trust_document_alone",
             "tests/settings/test_chain.py::test_a_compromised_writers_values_are_void",
+            "tests/cli/test_compromise.py::test_the_only_writers_key_can_be_voided_and_its_good_values_stand",
         ),
     ),
     Row(
@@ -394,6 +396,7 @@ ROWS: Final = (
         (
             _TRUST + "test_envelopes.py::test_verdicts_follow_from_bytes_and_trust_document_alone",
             _TRUST + "test_envelopes.py::test_a_retired_writers_index_counts_up_to_its_counter",
+            "tests/cli/test_keys.py::test_what_a_retired_writer_wrote_stands_and_nothing_after",
         ),
     ),
     Row(
@@ -465,6 +468,7 @@ ROWS: Final = (
         "Replica and LKG keep signed deltas, never resolved values; what came from the environment is not kept at all.",
         (
             _HERE + "test_disk.py::test_e06_a_secret_is_in_no_file_and_in_no_message",
+            "tests/integration/test_canary.py::test_pushed_secrets_are_in_no_word_and_no_file",
             "tests/cli/test_push.py::test_a_secret_leaves_encrypted_and_appears_nowhere",
         ),
     ),
@@ -505,6 +509,7 @@ ROWS: Final = (
             "tests/settings/test_chain.py::test_errors_name_the_source_and_never_the_value",
             "tests/settings/test_chain.py::test_an_argument_is_in_no_frame_of_ours",
             "tests/settings/test_live.py::test_messages_do_not_hold_values",
+            "tests/integration/test_canary.py::test_a_push_that_a_worker_refuses_keeps_the_secret",
         ),
     ),
     Row(
@@ -642,5 +647,15 @@ ROWS: Final = (
         "Presence of thousands of workers that do not exist",
         "Not defended: a push that waits for them waits until its timeout, and `status` lists them.",
         "Presence is a claim. Let the broker's access list bind `system/health/<service>/<instance>` to its user.",
+    ),
+    Row(
+        "H13",
+        "Something that says it is of a later version, so that nobody repairs over it",
+        "Left alone only where somebody trusted signed it; repaired over otherwise.",
+        "The frame of an envelope, key id, signature and body, is the same in all versions.",
+        (
+            _GOSSIP + "test_rules_newer.py::test_a_later_version_that_nobody_trusted_signed_is_repaired",
+            _GOSSIP + "test_rules_newer.py::test_anyone_s_later_version_of_the_trust_document_is_repaired",
+        ),
     ),
 )

@@ -14,7 +14,7 @@ import pytest
 import tars_settings
 from tars_settings.core.delta import Assignment, DeltaBody
 from tars_settings.core.floor import floor_of
-from tars_settings.core.topics import IndexTopic, KeyTopic, SegmentTopic, Topics, TrustTopic
+from tars_settings.core.topics import IndexTopic, KeyTopic, SegmentTopic, Topic, Topics, TrustTopic
 from tars_settings.core.wire import Purpose, decode_single, encode
 from tars_settings.errors import RejectedError
 from tars_settings.gossip.effects import Effect, Rejected
@@ -187,7 +187,7 @@ BOMBS = {
 @pytest.mark.parametrize("name", BOMBS)
 def test_a12_bombs_are_malformed_wherever_they_are_put(name: str) -> None:
     one, effects = peer()
-    topics = [KeyTopic(SCOPE, "vad"), TrustTopic(), TrustTopic(2), IndexTopic(SCOPE, ALICE.kid)]
+    topics: list[Topic] = [KeyTopic(SCOPE, "vad"), TrustTopic(), TrustTopic(2), IndexTopic(SCOPE, ALICE.kid)]
     for topic in topics:
         one.receive(topic, BOMBS[name], "live")
     one.receive(SegmentTopic(SCOPE, ALICE.kid, 1), BOMBS[name], "live")
