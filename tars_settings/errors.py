@@ -80,6 +80,10 @@ class KeyFileError(SurroundingsError):
     """A key file is missing, malformed, or readable by others."""
 
 
+class PassphraseError(KeyFileError):
+    """A key file is under a passphrase, and none or another one was given."""
+
+
 class BrokerError(SurroundingsError):
     """The broker can't be used."""
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tars_settings._version import __version__
-from tars_settings.cli import compromise, init, keys, look, push, rootkeys, schema, status
+from tars_settings.cli import compromise, init, keys, look, passphrase, push, rootkeys, schema, status
 from tars_settings.cli.demo import command as demo
 
 app = typer.Typer(
@@ -54,6 +54,7 @@ keys.register(_keys)
 compromise.register(_keys)
 _roots = typer.Typer(help="Who may say who writes.", no_args_is_help=True)
 rootkeys.register(_roots)
+passphrase.register(_keys)
 _keys.add_typer(_roots, name="root")
 app.add_typer(_keys, name="keys")
 

@@ -187,7 +187,7 @@ def _put_right(common: Common, writer: Writer, kid: str, lost: tuple[_Lost, ...]
 
     agent.call(publish)
     own = writer.environment.writer_key_file
-    if own is None or signing_key(own).kid == kid:
+    if own is None or signing_key(writer.environment, own).kid == kid:
         common.out.note(
             "no other writer's key is here: what stands does so by endorsement alone; make and grant a new key"
         )

@@ -6,6 +6,7 @@ published by whoever has the broker (``keys publish``).
 
 from __future__ import annotations
 
+import getpass
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ from tars_settings.sources.environment import Environment
 from tars_settings.trust.document import TrustBody, TrustDocument
 from tars_settings.trust.document import Writer as Listed
 from tars_settings.trust.keys import SigningKey, fleet_text, kid_of, parse_fleet
+from tars_settings.trust.locked import is_locked, unlock
 from tars_settings.writer import Writer, roots
 
 ROOT_KEY_FILE: Final = "root.key"
@@ -69,7 +71,7 @@ class Signing:
             KeyFileError: one can't be read or is no root key; or none is here, and nothing says where to write a draft.
         """
         paths = self.root_keys or tuple(home / ROOT_KEY_FILE for home in homes(environment))
-        found = [signing_key(path) for path in paths if self.root_keys or path.is_file()]
+        found = [signing_key(environment, path) for path in paths if self.root_keys or path.is_file()]
         if not found and self.out is None:
             raise KeyFileError(
                 "no root key is here: name it with --root-key FILE; where it is kept elsewhere, write the document "
@@ -84,13 +86,17 @@ def homes(environment: Environment) -> tuple[Path, ...]:
     return tuple(dict.fromkeys((*beside, environment.state_dir)))
 
 
-def signing_key(path: Path) -> SigningKey:
-    """Return the key of a root or a writer in a file.
+def signing_key(environment: Environment, path: Path) -> SigningKey:
+    """Return the key of a root or a writer in a file; for a locked one the person at the terminal is asked.
 
     Raises:
+        PassphraseError: it is locked, and nobody is there to ask, or the passphrase is another one.
         KeyFileError: it can't be read, or holds something else.
     """
-    return SigningKey.from_text(read_key(path.expanduser()))
+    path = path.expanduser()
+    if environment.passphrase_text is not None or not sys.stdin.isatty() or not is_locked(text := read_key(path)):
+        return environment.signing_key(path)
+    return unlock(text, getpass.getpass(f"Passphrase of {path}: "))
 
 
 def public_key(text: str, option: str) -> bytes:

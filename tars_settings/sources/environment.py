@@ -16,9 +16,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tars_settings.core.names import is_prefix, is_service
 from tars_settings.core.wire import short_hash
-from tars_settings.errors import ConfigurationError, IllegalNameError, KeyFileError, StateDirError
+from tars_settings.errors import ConfigurationError, IllegalNameError, KeyFileError, PassphraseError, StateDirError
 from tars_settings.trust.document import TrustDocument, pin
 from tars_settings.trust.keys import SecretKey, SigningKey, fleet_id, parse_fleet
+from tars_settings.trust.locked import is_locked, unlock
 from tars_settings.trust.seal import SealKey
 
 T = TypeVar("T")
@@ -66,6 +67,7 @@ class Environment(BaseSettings):
     instance: str = Field(default_factory=default_instance)
     secret_keys_text: SecretStr | None = Field(default=None, validation_alias=f"{PREFIX}SECRET_KEYS")
     seal_key_text: SecretStr | None = Field(default=None, validation_alias=f"{PREFIX}SEAL_KEY")
+    passphrase_text: SecretStr | None = Field(default=None, validation_alias=f"{PREFIX}PASSPHRASE")
     writer_key_file: Path | None = Field(default=None, validation_alias=f"{PREFIX}WRITER_KEY")
     prefix: str = "system/config"
     health_prefix: str = "system/health"
@@ -227,7 +229,21 @@ class Environment(BaseSettings):
             ConfigurationError: there is none, or the file holds something else.
         """
         path = self._needed("writer_key", self.writer_key_file)
-        return _parsed("WRITER_KEY", str(path), lambda text: SigningKey.from_text(_read_key(Path(text))))
+        return _parsed("WRITER_KEY", str(path), lambda text: self.signing_key(Path(text)))
+
+    def signing_key(self, path: Path) -> SigningKey:
+        """Return the key in a file, opened with TARS_SETTINGS_PASSPHRASE where it is locked.
+
+        Raises:
+            PassphraseError: it is locked, and the variable is not set or does not open it.
+            KeyFileError: it can't be read, or holds something else.
+        """
+        text = _read_key(path)
+        if not is_locked(text):
+            return SigningKey.from_text(text)
+        if self.passphrase_text is None:
+            raise PassphraseError(f"{path} is under a passphrase; set {PREFIX}PASSPHRASE")
+        return unlock(text, self.passphrase_text.get_secret_value())
 
     def _needed(self, name: str, value: T | None) -> T:
         if value is None:
@@ -239,8 +255,14 @@ _ARGUMENTS: Final = {
     "secret_keys": f"{PREFIX}SECRET_KEYS",
     "seal_key": f"{PREFIX}SEAL_KEY",
     "writer_key": f"{PREFIX}WRITER_KEY",
+    "passphrase": f"{PREFIX}PASSPHRASE",
 }
-_FIELDS: Final = {"secret_keys_text": "secret_keys", "seal_key_text": "seal_key", "writer_key_file": "writer_key"}
+_FIELDS: Final = {
+    "secret_keys_text": "secret_keys",
+    "seal_key_text": "seal_key",
+    "writer_key_file": "writer_key",
+    "passphrase_text": "passphrase",
+}
 _WATCHED: Final = (*(f"{PREFIX}{_FIELDS.get(name, name).upper()}" for name in Environment.model_fields), *_OUTSIDE)
 _INIT: Final = "'tars-settings init' prints it"
 _MADE_BY: Final = {
@@ -251,6 +273,7 @@ _MADE_BY: Final = {
     "secret_keys": f"ID:BASE64 of each secret key, or the path of a file that holds such lines; {_INIT}",
     "seal_key": "base64 of 32 bytes, or the path of a file that holds it",
     "writer_key": "the path of the writer's key file; 'tars-settings init' makes one",
+    "passphrase": "what opens key files that 'tars-settings keys passphrase' locked",
     "prefix": "the topic prefix of settings, the same in all of the fleet",
     "health_prefix": "the topic prefix of presence, the same in all of the fleet",
     "protocol": "auto, 5 or 3.1.1",

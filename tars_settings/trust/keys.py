@@ -58,6 +58,11 @@ class SigningKey(_Guarded):
     def __repr__(self) -> str:
         return f"<SigningKey {self.role} {self.name}>"
 
+    @property
+    def seed(self) -> bytes:
+        """The 32 bytes that it is made of. It is the secret."""
+        return self._seed
+
     def sign(self, purpose: Purpose, fleet: str, body: bytes) -> bytes:
         """Return the envelope of *body*: its exact bytes, signed for one purpose in one fleet.
 

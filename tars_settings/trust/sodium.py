@@ -67,6 +67,21 @@ def xchacha_decrypt(ciphertext: bytes, aad: bytes, nonce: bytes, key: bytes) -> 
     return opened
 
 
+def argon2id(passphrase: str, salt: bytes, ops: int, mib: int) -> bytes:
+    """Return 32 bytes derived from a passphrase (Argon2id 1.3, RFC 9106; *salt* is 16 bytes).
+
+    Raises:
+        SurroundingsError: there is not that much memory.
+    """
+    bindings = _bindings()
+    alg = bindings.crypto_pwhash_ALG_ARGON2ID13
+    try:
+        derived: bytes = bindings.crypto_pwhash_alg(32, passphrase.encode(), salt, ops, mib * 2**20, alg)
+    except (_crypto_error(), MemoryError):
+        raise SurroundingsError(f"this host can't spare the {mib} MiB that the passphrase needs") from None
+    return derived
+
+
 def aesgcm_encrypt(message: bytes, aad: bytes, nonce: bytes, key: bytes) -> bytes:
     """Return ciphertext with tag (AES-256-GCM, 12-byte nonce).
 
