@@ -15,7 +15,8 @@ from tars_settings.cli.render import Table, rows_of, value_text
 from tars_settings.cli.values import assignments, model_of, typed
 from tars_settings.core.names import Scope
 from tars_settings.errors import InvalidValueError, RefusedError, UsageError
-from tars_settings.schema import check, dotenv, entries_of, keys_of, markdown, rst, schema_hash, schema_of
+from tars_settings.schema import check, entries_of, keys_of, markdown, rst, schema_hash, schema_of
+from tars_settings.sources.template import dotenv
 from tars_settings.writer import Writer
 
 ServiceArgument = Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tars_settings.schema.about import About
 from tars_settings.schema.check import check, coerce
 from tars_settings.schema.describe import is_secret, keys_of, parse_schema, schema_hash, schema_of
-from tars_settings.schema.reference import Entry, dotenv, entries_of, markdown, rst, variable_of
+from tars_settings.schema.reference import Entry, entries_of, markdown, rst
 from tars_settings.schema.values import values_for
 
 __all__ = [
@@ -13,7 +13,6 @@ __all__ = [
     "Entry",
     "check",
     "coerce",
-    "dotenv",
     "entries_of",
     "is_secret",
     "keys_of",
@@ -23,5 +22,4 @@ __all__ = [
     "schema_hash",
     "schema_of",
     "values_for",
-    "variable_of",
 ]

@@ -1,4 +1,4 @@
-"""What a schema says, for people: an entry for each setting, in Markdown, reStructuredText, or as a dotenv file."""
+"""What a schema says, for people: an entry for each setting, in Markdown or reStructuredText."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from pydantic_settings import BaseSettings
-
-from tars_settings.provenance.fields import steps
 from tars_settings.schema.about import COMPLEXITY_MARK, HELP_MARK, UNIT_MARK
 from tars_settings.schema.describe import SERVICE_MARK, Schema, branches, is_secret, keys_of, nodes_at, parse_schema
 
 _MISSING: Final = object()
-_WIDTH: Final = 100
+WIDTH: Final = 100
 _BOUNDS: Final = (
     ("minimum", "at least"),
     ("exclusiveMinimum", "more than"),
@@ -153,7 +150,7 @@ def markdown(schema: bytes) -> str:
     lines = [f"# {title_of(schema)}", ""]
     for entry in entries_of(schema):
         lines += [f"## `{entry.key}`", "", *(f"- {name}: {text}" for name, text in _facts(entry, "`")), ""]
-        lines += [*textwrap.wrap(entry.text, _WIDTH), ""] if entry.text else []
+        lines += [*textwrap.wrap(entry.text, WIDTH), ""] if entry.text else []
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -163,7 +160,7 @@ def rst(schema: bytes) -> str:
     lines = [title, "=" * len(title), ""]
     for entry in entries_of(schema):
         lines += [f"``{entry.key}``", *(f"    :{name}: {text}" for name, text in _facts(entry, "``")), ""]
-        lines += [*(f"    {line}" for line in textwrap.wrap(entry.text, _WIDTH)), ""] if entry.text else []
+        lines += [*(f"    {line}" for line in textwrap.wrap(entry.text, WIDTH)), ""] if entry.text else []
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -173,48 +170,3 @@ def _facts(entry: Entry, quote: str) -> list[tuple[str, str]]:
         facts.append(("default", f"{quote}{entry.default}{quote}"))
     facts += [(word, "yes") for word in ("required", "secret") if getattr(entry, word)]
     return [*facts, ("complexity", entry.complexity)]
-
-
-def dotenv(cls: type[BaseSettings], schema: bytes) -> str:
-    """Return a template of a ``.env`` file for a class: every variable, commented out but those that must be set.
-
-    *schema* is the class's own. A key that no variable of its own reaches (without ``env_nested_delimiter``) is named
-    with its model's variable, which takes JSON.
-    """
-    lines = [f"# {title_of(schema)}: settings of this host. What is set here wins over the fleet.", ""]
-    said: set[str] = set()
-    for entry in entries_of(schema):
-        name = variable_of(cls, entry.key)
-        if name in said:
-            continue
-        said.add(name)
-        whole = variable_of(cls, entry.key, exact=True) == ""
-        heading = f"{entry.key}: {entry.text}" if entry.text else entry.key
-        lines += [f"# {line}" for line in textwrap.wrap(heading, _WIDTH)]
-        lines.append("# JSON of the whole model" if whole else f"# {entry.told}{'; a secret' if entry.secret else ''}")
-        value = "" if whole or not entry.default else _plain(entry.default)
-        lines += [f"{'' if entry.required else '# '}{name}={value}", ""]
-    return "\n".join(lines)
-
-
-def variable_of(cls: type[BaseSettings], key: str, *, exact: bool = False) -> str:
-    """Return the environment variable that reaches a key; with *exact* none where only its model's does."""
-    config = cls.model_config
-    top, _, rest = key.partition(".")
-    found = steps(cls, key, {}) or ()
-    field = cls.model_fields[top]
-    prefix = config.get("env_prefix") or ""
-    name = f"{prefix}{top}" if field.validation_alias is None else found[0].inputs[0] if found else top
-    delimiter = config.get("env_nested_delimiter")
-    if rest and delimiter:
-        name = delimiter.join([name, *(one.inputs[0] for one in found[1:])])
-    elif rest and exact:
-        return ""
-    return name if config.get("case_sensitive") else name.upper()
-
-
-def _plain(default: str) -> str:
-    value = json.loads(default)
-    if value is None:
-        return ""
-    return value if isinstance(value, str) and value and not set(value) & set(" #'\"\n") else default

@@ -25,7 +25,8 @@ from pydantic import (
 import tars_settings
 from tars_settings import Settings, SettingsConfigDict
 from tars_settings.errors import InvalidValueError, TarsSettingsError
-from tars_settings.schema import dotenv, markdown, rst, schema_of
+from tars_settings.schema import markdown, rst, schema_of
+from tars_settings.sources.template import dotenv
 from tars_settings.testing import MemoryFleet
 from tests.brokers import eventually
 

@@ -10,7 +10,8 @@ import pytest
 from pydantic import BaseModel, Field, SecretStr
 
 from tars_settings import About, Settings, SettingsConfigDict
-from tars_settings.schema import check, dotenv, entries_of, markdown, rst, schema_hash, schema_of, variable_of
+from tars_settings.schema import check, entries_of, markdown, rst, schema_hash, schema_of
+from tars_settings.sources.template import dotenv, variable_of
 
 
 class Audio(BaseModel):

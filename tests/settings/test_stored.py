@@ -275,6 +275,9 @@ def test_directories_never_hold_the_services_name(stage: Stage) -> None:
 @pytest.mark.parametrize("path", ["/a\0b", "~a\0b/c"])
 @pytest.mark.parametrize("name", ["state_dir", "writer_key", "secret_keys", "seal_key"])
 def test_a_path_with_a_nul_is_a_malformed_variable(stage: Stage, name: str, path: str) -> None:
-    with pytest.raises(ConfigurationError, match="is malformed"):
+    def use() -> None:
         environment = Environment.read(fleet=stage.variables["TARS_SETTINGS_FLEET"], **{name: path})
         getattr(environment, name)()
+
+    with pytest.raises(ConfigurationError, match="is malformed"):
+        use()
