@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tars_settings.adapters.keyfiles import write_key
-from tars_settings.cli import secretkeys
+from tars_settings.cli import sealkey, secretkeys
 from tars_settings.cli.common import Common, command
 from tars_settings.cli.founding import TRUST_FILE, adopt_trust
 from tars_settings.cli.ratify import (
@@ -62,6 +62,7 @@ def register(keys: typer.Typer) -> None:
         ("sign", sign),
         ("publish", publish),
         ("rotate-secrets", secretkeys.rotate),
+        ("rotate-seal", sealkey.rotate),
     ):
         command(keys, name, function)
 

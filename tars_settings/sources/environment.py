@@ -282,7 +282,7 @@ _MADE_BY: Final = {
     "audit_s": "seconds, 1 to 86400, between comparisons of what is held with what the broker holds",
     "probation_s": "seconds, 0 to 86400, that a worker stays healthy on new values before they count as good",
 }
-_SEAL_KEY_HEADER: Final = "# Seals this host's last known good values. Whoever has it can make them up."
+SEAL_KEY_HEADER: Final = "# Seals this host's last known good values. Whoever has it can make them up."
 _cache: Final[dict[str, Any]] = {}
 
 
@@ -345,7 +345,7 @@ def _seal_key(text: str) -> SealKey:
 
 
 def _key_line(path: Path) -> str:
-    return "".join(line for line in _read_key(path).splitlines() if not line.startswith("#"))
+    return "\n".join(line for line in _read_key(path).splitlines() if not line.startswith("#"))
 
 
 def _seal_key_file(path: Path, *, create: bool) -> SealKey | None:
@@ -358,7 +358,7 @@ def _seal_key_file(path: Path, *, create: bool) -> SealKey | None:
     private_dir(path.parent)
     made = SealKey(os.urandom(32))
     try:
-        write_key(path, f"{_SEAL_KEY_HEADER}\n{made.to_text()}\n")
+        write_key(path, f"{SEAL_KEY_HEADER}\n{made.to_text()}\n")
     except KeyFileError:
         if not os.path.lexists(path):
             raise

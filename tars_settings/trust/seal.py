@@ -17,33 +17,45 @@ _ID_BYTES: Final = 8
 
 
 class SealKey(_Guarded):
-    """A 32-byte key from which one key per fleet, service and purpose is derived."""
+    """A 32-byte key from which one key per fleet, service and purpose is derived.
 
-    __slots__ = ("_material",)
+    *older* is one that opens what it sealed and seals nothing any more.
+    """
 
-    def __init__(self, material: bytes) -> None:
+    __slots__ = ("_material", "older")
+
+    def __init__(self, material: bytes, older: SealKey | None = None) -> None:
         if len(material) != SEED_BYTES:
             raise KeyFileError(f"a seal key has {SEED_BYTES} bytes, not {len(material)}")
         self._material = material
+        self.older = older
 
     def __repr__(self) -> str:
         return "<SealKey>"
 
     @classmethod
     def from_text(cls, text: str) -> SealKey:
-        """Return the key in base64.
+        """Return the key in base64; after a rotation a second one follows, which opens only.
 
         Raises:
             KeyFileError: it is none. The message does not show it.
         """
         try:
-            return cls(base64.b64decode(text.strip(), validate=True))
+            first, *others = (base64.b64decode(word, validate=True) for word in text.split())
         except (binascii.Error, ValueError):
             raise KeyFileError("not a seal key: expected base64 of 32 bytes") from None
+        if len(others) > 1:
+            raise KeyFileError("not a seal key: expected one, and after a rotation the one before it")
+        return cls(first, cls(others[0]) if others else None)
 
     def to_text(self) -> str:
-        """Return the key in base64. It is the secret."""
-        return base64.b64encode(self._material).decode()
+        """Return the key in base64, the one before it on a second line. It is the secret."""
+        own = base64.b64encode(self._material).decode()
+        return own if self.older is None else f"{own}\n{self.older.to_text()}"
+
+    def followed_by(self, material: bytes) -> SealKey:
+        """Return a new key that takes this one's place, and opens what this one sealed."""
+        return SealKey(material, SealKey(self._material))
 
     def derive(self, purpose: str, fleet: str, service: str) -> bytes:
         """Return the 32-byte key for one purpose (HKDF-SHA256, RFC 5869, without salt, one block)."""
@@ -79,6 +91,8 @@ def unseal(sealed: bytes, key: SealKey, *, purpose: str, fleet: str, service: st
     body, tag = sealed[:-_TAG_BYTES], sealed[-_TAG_BYTES:]
     if not hmac.compare_digest(hmac.digest(derived, body, "sha256"), tag):
         other = sealed[len(_MAGIC) : start] != hashlib.sha256(derived).digest()[:_ID_BYTES]
+        if other and key.older is not None:
+            return unseal(sealed, key.older, purpose=purpose, fleet=fleet, service=service)
         raise SealBrokenError(
             "the seal is broken: " + ("made with another key" if other else "the content was changed")
         )

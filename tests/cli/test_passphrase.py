@@ -39,3 +39,20 @@ def test_a_locked_key_signs_with_its_passphrase_and_not_without(plant: Plant, ro
     opened = plant.cli("keys", "passphrase", str(path), "--remove", **PASS)
     assert opened.code == 0, opened.err
     assert path.read_text().split()[-1] == seed
+
+
+def test_the_seal_key_of_a_host_rotates_and_keeps_the_one_before(plant: Plant) -> None:
+    worker = plant.employ("stt-worker", "kitchen", TARS_SETTINGS_PROBATION_S="0")
+    plant.awaited(worker)
+    home = {"TARS_SETTINGS_STATE_DIR": str(plant.cli.home / "stt-worker-kitchen")}
+    (path,) = (plant.cli.home / "stt-worker-kitchen").rglob("seal.key")
+    before = path.read_text().split()[-1]
+    done = plant.cli("keys", "rotate-seal", "--json", **home)
+    assert done.code == 0, done.err
+    assert_fits("keys rotate-seal", done.document())
+    assert path.read_text().split()[-1] == before
+    assert path.read_text().split()[-2] != before
+    inline = plant.cli("keys", "rotate-seal", **home, TARS_SETTINGS_SEAL_KEY=before)
+    assert inline.code == 3
+    nothing = plant.cli("keys", "rotate-seal", TARS_SETTINGS_STATE_DIR=str(plant.cli.home / "none"))
+    assert nothing.code == 3
