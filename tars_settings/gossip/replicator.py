@@ -281,7 +281,9 @@ class Replicator:
             if not granted:
                 self._emit(Rejected(self._marker, "subscribe-refused"))
             self._begin_sync(scopes)
-        elif not granted:
+        elif granted:
+            self._prober.on_granted(ref)
+        else:
             for answer in self._prober.on_refused(ref):
                 self._on_answer(answer)
 

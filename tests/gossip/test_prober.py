@@ -27,6 +27,11 @@ class Asked:
         self.sent[:] = [one for one in self.sent if not isinstance(one, kind)]
         return taken
 
+    def grant(self) -> None:
+        """Have every open batch granted."""
+        for one in self.take(Subscribe):
+            self.prober.on_granted(one.ref)
+
     def open_topics(self) -> list[str]:
         return [topic for one in self.take(Subscribe) for topic in one.filters]
 
@@ -83,14 +88,38 @@ def test_answers_that_trickle_in_do_not_split_batches() -> None:
     assert len(batches) == -(-1000 // BATCH)
 
 
-def test_a_batch_is_one_replayed_subscription_with_a_marker_behind_it(asked: Asked) -> None:
+def test_a_batch_is_one_replayed_subscription(asked: Asked) -> None:
+    """Of QoS 0: NATS grants a session 63 of QoS 1."""
+    asked.prober.ask(["t/1", "t/2"])
+    asked.prober.pump(0.0)
+    (subscribe,) = asked.sent
+    assert isinstance(subscribe, Subscribe)
+    assert (subscribe.filters, subscribe.replay, subscribe.qos) == (("t/1", "t/2"), True, 0)
+
+
+def test_a_marker_follows_once_the_batch_was_granted(asked: Asked) -> None:
+    """Behind SUBSCRIBE alone it comes back before the replay (amqtt)."""
     asked.prober.ask(["t/1"])
     asked.prober.pump(0.0)
-    subscribe, marker = asked.sent
-    assert isinstance(subscribe, Subscribe)
+    (subscribe,) = asked.take(Subscribe)
+    asked.prober.on_granted(subscribe.ref + 1)
+    assert not asked.sent
+    asked.prober.on_granted(subscribe.ref)
+    asked.prober.on_granted(subscribe.ref)
+    (marker,) = asked.sent
     assert isinstance(marker, Publish)
-    assert subscribe.replay
     assert (marker.topic, marker.retain, marker.qos) == (MARKER, False, 1)
+
+
+def test_a_topic_that_is_followed_live_keeps_its_qos() -> None:
+    """A subscription takes the place of an earlier one to the same filter."""
+    sent: list[SessionCommand] = []
+    refs = itertools.count(1)
+    prober = Prober(MARKER, sent.append, lambda: next(refs), 5.0, live=("t/live",))
+    prober.ask(["t/1", "t/live", "t/2"])
+    prober.pump(0.0)
+    asked_for = [(one.filters, one.qos) for one in sent if isinstance(one, Subscribe)]
+    assert asked_for == [(("t/1",), 0), (("t/live",), 1), (("t/2",), 0)]
 
 
 def test_what_was_answered_is_unsubscribed(asked: Asked) -> None:
@@ -106,6 +135,7 @@ def test_silence_is_absence_only_after_the_marker_came_back_twice(asked: Asked) 
     asked.prober.ask(["t/1", "t/2"])
     asked.prober.pump(0.0)
     asked.prober.on_retained("t/2", b"x")
+    asked.grant()
     for round_ in range(MARKER_ROUNDS):
         (marker,) = asked.take(Publish)
         answers = asked.prober.on_marker(marker.payload)
@@ -114,9 +144,48 @@ def test_silence_is_absence_only_after_the_marker_came_back_twice(asked: Asked) 
     assert MARKER_ROUNDS == 2
 
 
+@pytest.mark.parametrize("comes", ["t/a1", "t/b1"])
+def test_a_round_counts_only_when_no_replay_went_on_meanwhile(asked: Asked, comes: str) -> None:
+    """Aedes lets markers overtake a replay for round after round. A batch that was asked before is served before."""
+    first, second = [f"t/a{n}" for n in range(BATCH)], [f"t/b{n}" for n in range(BATCH)]
+    asked.prober.ask([*first, *second])
+    asked.prober.pump(0.0)
+    asked.grant()
+    (_, marker) = asked.take(Publish)
+    asked.prober.on_marker(marker.payload)
+    asked.prober.on_retained(comes, b"x")
+    rounds = 0
+    while asked.prober.asked("t/b0"):
+        (marker,) = asked.take(Publish)
+        asked.prober.on_marker(marker.payload)
+        rounds += 1
+    assert rounds == 1 + MARKER_ROUNDS
+
+
+def test_a_later_batch_that_is_served_does_not_keep_an_earlier_one_waiting(asked: Asked) -> None:
+    asked.prober.ask([*topics(BATCH), "t/later"])
+    asked.prober.pump(0.0)
+    asked.grant()
+    (marker, _) = asked.take(Publish)
+    asked.prober.on_marker(marker.payload)
+    asked.prober.on_retained("t/later", b"x")
+    (marker,) = asked.take(Publish)
+    assert len(asked.prober.on_marker(marker.payload)) == BATCH
+
+
+def test_a_marker_of_a_batch_that_is_not_granted_counts_for_nothing(asked: Asked) -> None:
+    asked.prober.ask(["t/1"])
+    asked.prober.pump(0.0)
+    (subscribe,) = asked.take(Subscribe)
+    for round_ in range(5):
+        assert asked.prober.on_marker(b"%d.%d" % (subscribe.ref, round_)) == ()
+    assert asked.prober.asked("t/1")
+
+
 def test_a_marker_that_comes_back_twice_counts_once(asked: Asked) -> None:
     asked.prober.ask(["t/1"])
     asked.prober.pump(0.0)
+    asked.grant()
     (marker,) = asked.take(Publish)
     assert asked.prober.on_marker(marker.payload) == ()
     assert asked.prober.on_marker(marker.payload) == (), "a duplicate of the first round is no second round"
@@ -133,6 +202,7 @@ def test_a_strangers_marker_answers_nothing(asked: Asked, payload: bytes) -> Non
 def test_an_answer_after_the_first_marker_still_counts(asked: Asked) -> None:
     asked.prober.ask(["t/1"])
     asked.prober.pump(0.0)
+    asked.grant()
     (marker,) = asked.take(Publish)
     asked.prober.on_marker(marker.payload)
     assert asked.prober.on_retained("t/1", b"late") == Answer("t/1", b"late")

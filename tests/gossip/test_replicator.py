@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import deque
 from typing import Any
 
 import pytest
@@ -224,11 +225,17 @@ class Wire:
     def __init__(self, one: Replicator) -> None:
         self.one, self.retained, self.log, self.now_s = one, {TRUST: trust_payload()}, [], itertools.count(1)
         self.acknowledge = True
+        self.waiting: deque[Any] = deque()
 
     def give(self, event: Any) -> None:
-        for effect in self.one.handle(event, float(next(self.now_s)) / 1000):
-            self.log.append(effect)
-            self.carry_out(effect)
+        self.waiting.append(event)
+        if len(self.waiting) > 1:
+            return  # what answers an effect comes after what came before
+        while self.waiting:
+            for effect in self.one.handle(self.waiting[0], float(next(self.now_s)) / 1000):
+                self.log.append(effect)
+                self.carry_out(effect)
+            self.waiting.popleft()
 
     def carry_out(self, effect: Effect) -> None:
         match effect:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from typing import Any
 
 from tars_settings.core.session import Acknowledged, Publish, Received, SessionDown, SessionUp, Subscribe, Subscribed
@@ -31,15 +32,24 @@ class Broker:
         self.now_s = 0.0
         self.is_5 = protocol == 5
         self.acknowledge = acknowledge
+        self.waiting: deque[Any] = deque()
         self.one.handle(Follow(SCOPE), 0.0)
         self.give(SessionUp(5 if self.is_5 else 4, self.is_5))
 
     def give(self, event: Any) -> tuple[Effect, ...]:
-        effects = self.one.handle(event, self.now_s)
-        for effect in effects:
-            self.log.append(effect)
-            self.carry_out(effect)
-        return effects
+        self.waiting.append(event)
+        return self.work_off() if len(self.waiting) == 1 else ()
+
+    def work_off(self) -> tuple[Effect, ...]:
+        """Carry out what the first event that waits leads to, answers in the order that they were asked for."""
+        found: list[tuple[Effect, ...]] = []
+        while self.waiting:
+            found.append(self.one.handle(self.waiting[0], self.now_s))
+            for effect in found[-1]:
+                self.log.append(effect)
+                self.carry_out(effect)
+            self.waiting.popleft()
+        return found[0]
 
     def carry_out(self, effect: Effect) -> None:
         if isinstance(effect, Publish):
