@@ -2,14 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conformance.brokers import Aedes, Amqtt, Broker, Nats, install_aedes
-from tests.conformance.table import ALONE
 from tests.brokers import Mosquitto
+from tests.conformance.brokers import Aedes, Amqtt, Broker, Nats, install_aedes
+from tests.conformance.table import ALONE, measured, write
+
+Learned = Callable[[str, str, str], None]
+"""Takes fact, column and what was measured: it must be what the table says, unless the table is written anew."""
+
+_new: dict[str, dict[str, str]] = {}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --learn."""
+    parser.addoption("--learn", action="store_true", help="write the table of brokers anew instead of comparing")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write what was learned."""
+    if _new:
+        write(_new)
+
+
+@pytest.fixture
+def learned(request: pytest.FixtureRequest) -> Learned:
+    """Compare with the table, or remember for it."""
+
+    def learn(fact: str, column: str, found: str) -> None:
+        if request.config.getoption("--learn"):
+            _new.setdefault(fact, {})[column] = found
+        else:
+            assert found == measured()[fact][column], f"{fact} of {column} is not what the table says"
+
+    return learn
 
 
 @pytest.fixture(scope="session")

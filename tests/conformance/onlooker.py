@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 
 from paho.mqtt.client import Client, MQTTMessage, topic_matches_sub
@@ -71,13 +71,29 @@ class Onlooker:
         mid = self.client.subscribe(topic_filter, qos)[1]
         self.until(lambda: mid in self._granted, f"{topic_filter} is granted")
 
-    def echo(self) -> None:
-        """Return once a message to itself came back: what was on its way to this connection is mostly here."""
+    def publish_all(self, messages: Iterable[tuple[str, bytes]]) -> None:
+        """Leave many retained messages and wait for all acknowledgements."""
+        mids = {self.client.publish(topic, payload, 1, retain=True).mid for topic, payload in messages}
+        self.until(lambda: mids <= self._acknowledged, "all are acknowledged", deadline_s=60)
+
+    def echo(self, *, pause_s: float = 0.0) -> None:
+        """Return once a message to itself came back: what was on its way to this connection is mostly here.
+
+        It is sent again and again: a broker that has no room for more drops it. The first one waits for *pause_s*.
+        """
         marker = f"onlooker/{os.getpid()}/{next(_numbers)}"
         self.subscribe(marker)
-        self.publish(marker, b"end", retain=False)
-        self.until(lambda: any(one.topic == marker for one in self.heard), "the marker comes back")
-        self.heard = [one for one in self.heard if one.topic != marker]
+        next_s = time.monotonic() + pause_s
+
+        def is_back() -> bool:
+            nonlocal next_s
+            if time.monotonic() >= next_s:
+                next_s = time.monotonic() + 0.5
+                self.client.publish(marker, b"end", 1)
+            return any(one.topic == marker for one in self.heard)
+
+        self.until(is_back, "the marker comes back", deadline_s=30)
+        self.heard = [one for one in self.heard if not one.topic.startswith("onlooker/")]
 
 
 def retained(port: int, topic_filter: str) -> dict[str, bytes]:
