@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from tars_settings.cli.app import app
 from tars_settings.cli.demo.stage import in_force
 from tars_settings.cli.founding import quoted
 from tars_settings.cli.reading import put
@@ -113,5 +114,9 @@ def test_the_documents_schema_finds_what_is_wrong() -> None:
     assert complaints("error", {"error": {"kind": "X", "message": ""}})
     assert complaints("error", {"error": {**good["error"], "exit_code": "1"}})
     assert complaints("error", {"error": {**good["error"], "more": 1}}) == ["$.error.more is not described"]
-    commands = {one.name for one in app.registered_commands} | {one.name for one in app.registered_groups}
-    assert {name.partition(" ")[0] for name in SCHEMA["properties"]} == {"error", *commands}
+    groups = {one.name: one.typer_instance for one in app.registered_groups}
+    commands = {one.name for one in app.registered_commands}
+    assert {name.partition(" ")[0] for name in SCHEMA["properties"]} == {"error", *commands, *groups}
+    keys = groups["keys"]
+    assert keys is not None
+    assert {f"keys {one.name}" for one in keys.registered_commands} <= set(SCHEMA["properties"])
