@@ -61,6 +61,8 @@ def test_a_root_is_replaced_and_workers_old_and_new_follow(fleet: Plant) -> None
     assert done.code == 0, done.err
     assert_fits("keys root", done.document())
     assert [one["public"] for one in trust(fleet)["roots"]] == [public]
+    step = f"system/config/_trust/{done.document()['version']}"
+    assert step in fleet.broker.retained("system/config/_trust/#"), "nobody who comes later could follow"
 
     assert granted(fleet, "by-the-old", first) == 1
     assert granted(fleet, "by-the-new", second) == 0
