@@ -139,11 +139,19 @@ class Follower(Generic[T]):
             return "stale" if self._was_ready else "joining"
         return "degraded"
 
+    @property
+    def told(self) -> State:
+        """The status word as of the last whole burst: snapshot and what is lacking are at least as new as it.
+
+        Another thread that asked the replicator itself would hear *ready* before the values are swapped in.
+        """
+        return self._state
+
     def status(self) -> Status:
         """Return what this worker says of itself now; may be called from any thread."""
         agent = self._agent
         return Status(
-            state=self.state(),
+            state=self._state,
             connected=agent.connected,
             scopes=self._scope_reports(),
             lacking=tuple(dict.fromkeys(one for lacking in self._lacking.values() for one in lacking)),
@@ -192,10 +200,10 @@ class Follower(Generic[T]):
 
     def on_session(self, event: SessionUp | SessionDown) -> None:
         """Report when a session begins."""
+        self._tell_state()
         if isinstance(event, SessionUp):
             self._schema_seen = False
             self.report()
-        self._tell_state()
 
     def on_message(self, received: Received) -> None:
         """Note that the schema of this class is there already."""

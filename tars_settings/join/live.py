@@ -156,8 +156,8 @@ class Live(Generic[T]):
         self._here()
         settled = ("ready", "degraded")
         with self._state_changed:
-            self._state_changed.wait_for(lambda: self._closed or self._follower.state() in settled, timeout_s)
-        return self._follower.state() == "ready"
+            self._state_changed.wait_for(lambda: self._closed or self._follower.told in settled, timeout_s)
+        return self._follower.told == "ready"
 
     def mark_good(self) -> None:
         """Say that the values in use are good: their probation ends now, and they are what a crash loop goes back to.
