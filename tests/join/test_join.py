@@ -283,3 +283,17 @@ def test_fifty_readers_see_whole_snapshots_only(memory: InMemory, started: Start
         thread.join(20)
     assert torn == []
     assert live.current.low == 11
+
+
+def test_nobody_hears_a_word_before_the_burst_behind_it_is_whole(
+    memory: InMemory, started: Callable[..., Live[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of a burst the replicator is ahead of the snapshot, and other threads may ask just then."""
+    live = started()
+    assert live.status.state == "ready"
+    monkeypatch.setattr(live._agent.replicator, "state_of", lambda scope: "degraded")
+    assert live.status.state == "ready"
+    assert live.wait_until_ready(0.1)
+    memory.push(vad_threshold=0.6)
+    eventually(lambda: live.status.state == "degraded", what="told with the end of a burst")
+    assert live.current.vad_threshold == 0.6
