@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -106,9 +107,11 @@ class MemoryFleet:
             self._writer = self._stack.enter_context(Writer(**given))
         return self._writer
 
-    def push(self, cls: type[BaseSettings] | str, values: dict[str, Any] | None = None, /, **more: Any) -> Report:
+    def push(
+        self, cls: type[BaseSettings] | str, values: Mapping[str, Any] | None = None, /, *, reason: str = "", **more: Any
+    ) -> Report:
         """Push values, wait until every joined worker has answered, and return who applied and who refused."""
-        return self.writer.push(cls, {**(values or {}), **more}).wait(WITHIN_S)
+        return self.writer.push(cls, {**(values or {}), **more}, reason=reason).wait(WITHIN_S)
 
     def close(self) -> None:
         """Leave with everyone; what was stored in a temporary directory is gone."""

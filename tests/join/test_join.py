@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 import time
@@ -114,7 +115,9 @@ def test_a_secret_is_encrypted_on_its_way_and_masked_in_the_snapshot(memory: InM
     assert not [topic for topic, payload in retained.items() if b"canary" in payload]
     files = [path for path in memory.keys.directory.rglob("*") if path.is_file()]
     assert files
-    assert not [path for path in files if b"canary" in path.read_bytes()]
+    for path in files:
+        with contextlib.suppress(FileNotFoundError):  # a journal comes and goes
+            assert b"canary" not in path.read_bytes()
 
 
 def test_a_key_that_nobody_described_needs_plain_or_secret(memory: InMemory, started: Started) -> None:
