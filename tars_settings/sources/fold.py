@@ -82,7 +82,7 @@ class Folder:
             layer: State = {}
             for register in standing(registers):
                 held = self._plain.get(id(register))
-                if held is not None and held[1].scope == scope:
+                if held is not None:
                     placed.append(held[1])
                     put(layer, held[1].path, held[1].value)
                     continue

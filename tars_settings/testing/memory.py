@@ -108,7 +108,13 @@ class MemoryFleet:
         return self._writer
 
     def push(
-        self, cls: type[BaseSettings] | str, values: Mapping[str, Any] | None = None, /, *, reason: str = "", **more: Any
+        self,
+        cls: type[BaseSettings] | str,
+        values: Mapping[str, Any] | None = None,
+        /,
+        *,
+        reason: str = "",
+        **more: Any,
     ) -> Report:
         """Push values, wait until every joined worker has answered, and return who applied and who refused."""
         return self.writer.push(cls, {**(values or {}), **more}, reason=reason).wait(WITHIN_S)

@@ -97,6 +97,19 @@ def shutdown() -> None:
     say(state=live.status.state)
 
 
+def forgetful() -> None:
+    """It was ready, and nobody left the fleet."""
+    fleet = tars_settings.Fleet()
+    live = fleet.join(Stt)
+    say(ready=live.wait_until_ready(20))
+
+
+def broken() -> None:
+    """As forgetful, and it ends by an error."""
+    forgetful()
+    raise RuntimeError("the new values do this")
+
+
 def two() -> None:
     """One of two processes on one state directory."""
     with tars_settings.join(Stt) as live:

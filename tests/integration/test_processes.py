@@ -211,3 +211,14 @@ def test_an_interpreter_that_ends_while_catching_up_ends_in_silence(scene: Scene
     expected = [line for line in running.talk if line.startswith("no connection to the broker")]
     assert running.talk == expected
     assert (broker == "away") == bool(expected)
+
+
+@pytest.mark.parametrize("ending", ["forgetful", "broken"])
+def test_an_interpreter_that_ends_leaves_in_order_unless_an_error_ended_it(scene: Scene, ending: str) -> None:
+    for mode in ("forgetful", ending):  # the first one stores the values that the second starts on
+        running = scene.start(mode)
+        assert running.end() == (mode == "broken")
+        running.says("ready")
+    assert scene.states() == ["offline"]
+    marks = list(scene.fleet.state_dir("pi-3").glob("*/starts-*"))
+    assert bool(marks) == (ending == "broken"), "an error counts against new values"

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings
 
 import tars_settings
 from tars_settings import Settings, SettingsConfigDict
+from tars_settings.agent import follower
 from tars_settings.errors import (
     ClosedError,
     ConfigurationError,
@@ -276,16 +277,48 @@ def test_fifty_readers_see_whole_snapshots_only(memory: InMemory, started: Start
                 torn.append((snapshot.low, snapshot.high))
             time.sleep(0.001)
 
+    async def follow() -> int:
+        async for change in live.watch("low"):
+            if change.new.low == 11:
+                return change.new.low
+        return 0
+
     threads = [threading.Thread(target=read) for _ in range(50)]
+    looping: list[int] = []
+    threads.append(threading.Thread(target=lambda: looping.append(asyncio.run(follow()))))
     for thread in threads:
         thread.start()
     for n in range(2, 12):
         memory.writer.push(Strict, {"low": n, "high": n + 8}).wait(20)
+    eventually(lambda: looping == [11], what="the event loop ran beside them")
     stop.set()
     for thread in threads:
         thread.join(20)
+        assert not thread.is_alive()
     assert torn == []
     assert live.current.low == 11
+
+
+def test_workers_with_one_class_publish_its_schema_once(
+    memory: InMemory, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published: list[str] = []
+    publish = memory.broker.publish
+
+    def heard(topic: str, payload: bytes, *, retain: bool = True) -> None:
+        if "/_schema/" in topic:
+            published.append(topic)
+        publish(topic, payload, retain=retain)
+
+    memory.broker.publish = heard  # type: ignore[method-assign]
+    monkeypatch.setattr(follower, "SCHEMA_WAIT_S", 0.2)
+    started(name="pi-3")
+    eventually(lambda: len(published) == 1)
+    started(name="pi-4")
+    monkeypatch.setattr(follower, "SCHEMA_WAIT_S", 2.0)
+    started(Tts, name="pi-4")
+    eventually(lambda: any("tts-worker" in topic for topic in published), what="well after the second had its turn")
+    assert len(published) == 2
 
 
 def test_nobody_hears_a_word_before_the_burst_behind_it_is_whole(

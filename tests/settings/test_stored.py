@@ -8,8 +8,10 @@ import pytest
 
 from tars_settings.adapters.lkg import DiskLkg
 from tars_settings.adapters.memory import MemoryLkg
+from tars_settings.core.lastgood import Start, Starts
 from tars_settings.errors import ConfigurationError, KeyFileError, SealBrokenError
 from tars_settings.sources.environment import Environment, default_instance
+from tars_settings.sources.starts import StartMarks
 from tars_settings.sources.stored import load_lkg, load_stored, read_lkg, write_lkg
 from tars_settings.trust.document import follow
 from tars_settings.trust.keys import SecretKey
@@ -156,6 +158,57 @@ def test_other_instances_values_are_not_read(stage: Stage) -> None:
     assert values(load_stored(stage.environment, SERVICE).view) == {}
     assert values(load_stored(stage.environment, SERVICE, "elsewhere").view) == {"a": 1}
     assert TRUST.version == load_stored(stage.environment, SERVICE).document.version
+
+
+# --- starts ----------------------------------------------------------------------------------------------------------
+
+
+class Times:
+    """A wall clock that a test sets."""
+
+    now_ms = 1_000_000
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+
+def marks_of_others(stage: Stage, times: Times, pid: int, count: int) -> StartMarks:
+    for _ in range(count):
+        marks = StartMarks(stage.environment, SERVICE, times)
+        marks.mark("a set")
+        held = marks.read()
+        assert held is not None
+        marks._write(Starts(1, "a set", tuple(Start(pid, one.at_ms) for one in held.starts)))
+        times.now_ms += 1000
+    return StartMarks(stage.environment, SERVICE, times)
+
+
+def test_in_a_container_the_process_before_had_our_number(stage: Stage) -> None:
+    assert marks_of_others(stage, Times(), os.getpid(), 2).looping() == "a set"
+
+
+def test_processes_that_live_are_no_crash(stage: Stage) -> None:
+    assert marks_of_others(stage, Times(), os.getppid(), 2).looping() == ""
+
+
+def test_own_marks_are_no_crash(stage: Stage) -> None:
+    marks = StartMarks(stage.environment, SERVICE, Times())
+    marks.mark("a set")
+    assert marks.looping() == ""
+
+
+def test_two_starts_an_hour_apart_are_no_loop(stage: Stage) -> None:
+    times = Times()
+    marks = marks_of_others(stage, times, os.getpid(), 2)
+    times.now_ms += 60_000
+    assert marks.looping() == ""
+
+
+def test_a_clock_that_was_set_back_makes_no_loop(stage: Stage) -> None:
+    times = Times()
+    marks = marks_of_others(stage, times, os.getpid(), 2)
+    times.now_ms -= 500_000
+    assert marks.looping() == ""
 
 
 # --- the environment -------------------------------------------------------------------------------------------------
