@@ -49,6 +49,7 @@ from tars_settings.gossip.effects import (
     Stage,
     Wake,
 )
+from tars_settings.gossip.hearing import Hearing
 from tars_settings.gossip.loading import Loading, exported
 from tars_settings.gossip.mending import Mender
 from tars_settings.gossip.peer import Peer
@@ -118,6 +119,8 @@ class Replicator:
         self._waiting = WaitingPushes()
         self._session: SessionUp | None = None
         self._live_refs: dict[int, tuple[str, ...]] = {}
+        self._hearing = Hearing(self.policy.sync_bound_s)
+        self._live_due_s = math.inf
         self._live = False
         self._reread_s: dict[str, float] = {}
         self._seen: dict[str, tuple[int, int]] = {}
@@ -169,7 +172,9 @@ class Replicator:
             self._prober.next_wake_s(),
             self._mender.next_wake_s(),
             self._audit_s,
+            self._hearing.due_s,
             self._trust.due_s,
+            self._live_due_s,
             min(self._reread_s.values(), default=math.inf),
             self._waiting.next_wake_s(),
             min(syncing, default=math.inf),
@@ -256,6 +261,7 @@ class Replicator:
     def _reset_session(self) -> None:
         self._live = False
         self._live_refs.clear()
+        self._live_due_s = math.inf
         self._prober.reset()
         self._trust.reset()
         self._mender.reset()
@@ -271,21 +277,33 @@ class Replicator:
                 filters.append(self.topics.head_filter(scope))
         ref = self._next_ref()
         self._live_refs[ref] = scopes
+        self._live_due_s = self._now_s + self.policy.sync_bound_s
         self._emit(Subscribe(ref, tuple(filters), qos=1, replay=False))
+
+    def _subscribe_again(self) -> None:
+        """Subscribe once more where the broker never answered: without an answer nothing here would ever begin."""
+        unanswered = [scope for scopes in self._live_refs.values() for scope in scopes]
+        self._live_refs.clear()
+        self._subscribe_live(tuple(dict.fromkeys(unanswered)))
 
     def _on_subscribed(self, ref: int, *, granted: bool) -> None:
         scopes = self._live_refs.pop(ref, None)
         if scopes is not None:
-            # Refused or not: probing goes on, and names what the broker does not answer.
-            self._live = True
-            if not granted:
-                self._emit(Rejected(self._marker, "subscribe-refused"))
-            self._begin_sync(scopes)
+            self._live_due_s = self._live_due_s if self._live_refs else math.inf
+            self._on_live(scopes, granted=granted)
         elif granted:
             self._prober.on_granted(ref)
         else:
             for answer in self._prober.on_refused(ref):
                 self._on_answer(answer)
+
+    def _on_live(self, scopes: tuple[str, ...], *, granted: bool) -> None:
+        # Refused or not: probing goes on, and names what the broker does not answer.
+        self._live = True
+        if not granted:
+            self._emit(Rejected(self._marker, "subscribe-refused"))
+        if self._hearing.note(scopes, self._now_s, granted=granted):
+            self._begin_sync(scopes)
 
     def _begin_sync(self, scopes: Iterable[str] | None = None) -> None:
         self._trust.answered = False
@@ -519,6 +537,10 @@ class Replicator:
         self._refuse_late_pushes(now_s)
         if self._session is None:
             return
+        if self._live_due_s <= now_s:
+            self._subscribe_again()
+        if self._hearing.due_s <= now_s:
+            self._subscribe_live(self._hearing.take())
         if self._trust.due_s <= now_s:
             self._trust.ask(now_s)
         for answer in self._prober.on_wake(now_s):

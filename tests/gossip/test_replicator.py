@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tars_settings.core.records import MarkRow, OutboxRow
-from tars_settings.core.session import Acknowledged, Publish, Received, SessionUp, Subscribed
+from tars_settings.core.session import Acknowledged, Publish, Received, SessionUp, Subscribe, Subscribed
 from tars_settings.core.topics import IndexTopic, SegmentTopic, TrustTopic
 from tars_settings.gossip.effects import (
     Effect,
@@ -379,3 +379,16 @@ def test_a_writer_never_uses_an_epoch_twice_after_losing_all_but_its_mark(wire: 
     again.give(Loaded((marks[-1],)))
     again.give(SessionUp())
     assert push(again)[0].epoch == 3
+
+
+def test_a_live_subscription_that_is_never_answered_is_asked_for_again() -> None:
+    """A broker that loses one SUBACK must not leave a worker joining for ever."""
+    one = Replicator(TOPICS, ROOT.public, nonce="0" * 32, random=lambda: 0.5)
+    one.handle(Follow(SCOPE), 0.0)
+    (first,) = [effect for effect in one.handle(SessionUp(4, False), 0.0) if isinstance(effect, Subscribe)]
+    assert one.next_wake_s() == one.policy.sync_bound_s
+    effects = one.handle(Wake(), one.policy.sync_bound_s)
+    (again,) = [effect for effect in effects if isinstance(effect, Subscribe)]
+    assert again.filters == first.filters
+    one.handle(Subscribed(again.ref), 6.0)
+    assert one.next_wake_s() > 6.0
