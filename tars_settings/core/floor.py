@@ -14,7 +14,7 @@ import msgspec
 
 from tars_settings.core.names import is_scope
 from tars_settings.core.stamp import MAX_EPOCH, MAX_GEN
-from tars_settings.core.wire import Envelope, HexDigest, Kid, decode_canonical, encode, short_hash
+from tars_settings.core.wire import Envelope, HexDigest, Kid, decode_canonical, encode, one_empty_tuple, short_hash
 from tars_settings.errors import MalformedError, TooLargeError
 
 MAX_FLOOR_SEGMENT_BYTES: Final = 32 * 1024
@@ -34,6 +34,9 @@ class FloorBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     segments: Annotated[tuple[Kid, ...], msgspec.Meta(max_length=MAX_FLOOR_SEGMENTS)] = ()
     at: Annotated[str, msgspec.Meta(max_length=40)] = ""
     ext: dict[str, msgspec.Raw] = {}
+
+    def __post_init__(self) -> None:
+        one_empty_tuple(self)
 
 
 class FloorSegment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

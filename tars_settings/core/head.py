@@ -15,7 +15,7 @@ import msgspec
 from tars_settings.core.delta import MAX_ASSIGNMENTS, Delta
 from tars_settings.core.names import is_key, is_scope
 from tars_settings.core.stamp import MAX_EPOCH, MAX_GEN, Stamp
-from tars_settings.core.wire import Envelope, HexDigest, Kid, decode_canonical, encode
+from tars_settings.core.wire import Envelope, HexDigest, Kid, decode_canonical, encode, one_empty_tuple
 from tars_settings.errors import MalformedError
 
 MAX_SEGMENT_BYTES: Final = 32 * 1024
@@ -103,6 +103,9 @@ class Segment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     v: Annotated[int, msgspec.Meta(ge=1, le=1)]
     deltas: tuple[msgspec.Raw, ...] = ()
     large: tuple[LargeRef, ...] = ()
+
+    def __post_init__(self) -> None:
+        one_empty_tuple(self)
 
 
 _index_decoder: Final = msgspec.json.Decoder(IndexBody)

@@ -166,6 +166,18 @@ def encode_envelope(envelope: Envelope) -> bytes:
     return payload
 
 
+def one_empty_tuple(document: msgspec.Struct) -> None:
+    """Make every empty tuple of a document *the* empty tuple.
+
+    msgspec leaves a default out by identity, and on Python 3.10 ``tuple(iterator)`` gives another empty tuple: what was
+    encoded there would not be canonical elsewhere.
+    """
+    for name in document.__struct_fields__:
+        value = getattr(document, name)
+        if type(value) is tuple and not value:
+            msgspec.structs.force_setattr(document, name, ())
+
+
 def pae(purpose: Purpose, fleet: str, kid: str, body: bytes, *, version: int = 1) -> bytes:
     """Return the pre-authentication encoding: what is signed, and what the digest is taken of.
 

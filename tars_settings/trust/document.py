@@ -13,7 +13,15 @@ import msgspec
 
 from tars_settings.core.names import is_scope, is_service
 from tars_settings.core.stamp import MAX_EPOCH, MAX_GEN
-from tars_settings.core.wire import Envelope, HexDigest, decode_canonical, decode_envelope, digest_of, pae
+from tars_settings.core.wire import (
+    Envelope,
+    HexDigest,
+    decode_canonical,
+    decode_envelope,
+    digest_of,
+    one_empty_tuple,
+    pae,
+)
 from tars_settings.errors import ChainMissingError, MalformedError, UntrustedError
 from tars_settings.trust.envelope import signers
 from tars_settings.trust.grants import covers, covers_scope, is_grant, touches
@@ -67,6 +75,9 @@ class TrustBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     at: Annotated[str, msgspec.Meta(max_length=40)] = ""
     reason: Annotated[str, msgspec.Meta(max_length=512)] = ""
     ext: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        one_empty_tuple(self)
 
 
 _body_decoder: Final = msgspec.json.Decoder(TrustBody)

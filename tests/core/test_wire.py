@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tars_settings.core.delta import check_fanout, parse_delta
-from tars_settings.core.head import MAX_SEGMENT_BYTES, parse_segment
+from tars_settings.core.head import MAX_SEGMENT_BYTES, LargeRef, Segment, encode_segment, parse_segment
 from tars_settings.core.stamp import MAX_EPOCH, MAX_GEN, Stamp
 from tars_settings.core.wire import (
     MAX_ENVELOPE_BYTES,
@@ -169,3 +169,10 @@ def test_stamps_compare_as_their_blobs_do(first: Stamp, second: Stamp) -> None:
     assert (first < second) == (first.blob() < second.blob())
     assert (first == second) == (first.blob() == second.blob())
     assert len(first.blob()) == 60
+
+
+def test_an_empty_tuple_is_left_out_whatever_python_made_it() -> None:
+    """On Python 3.10 ``tuple(iterator)`` is not ``()``, and msgspec leaves defaults out by identity."""
+    segment = Segment(1, deltas=tuple(one for one in [] if one), large=(LargeRef("0" * 64, 1, 1, ("a",)),))
+    assert b'"deltas"' not in encode_segment(segment)
+    assert parse_segment(encode_segment(segment)) == segment
