@@ -173,6 +173,7 @@ class Replicator:
             self._mender.next_wake_s(),
             self._audit_s,
             self._hearing.due_s,
+            self._writing.next_wake_s() if self._writing is not None else math.inf,
             self._trust.due_s,
             self._live_due_s,
             min(self._reread_s.values(), default=math.inf),
@@ -445,7 +446,7 @@ class Replicator:
     def _read_back(self, topic: Topic, answer: Answer) -> None:
         if self._writing is None or self._compacting is None:
             return
-        self._writing.on_read_back(answer.topic, answer.payload, known=answer.known)
+        self._writing.on_read_back(answer.topic, answer.payload, self._now_s, known=answer.known)
         if isinstance(topic, FloorTopic):
             self._compacting.on_read_back(topic.scope, answer.payload)
 
@@ -539,6 +540,8 @@ class Replicator:
             return
         if self._live_due_s <= now_s:
             self._subscribe_again()
+        if self._writing is not None:
+            self._writing.read_back_again(now_s)
         if self._hearing.due_s <= now_s:
             self._subscribe_live(self._hearing.take())
         if self._trust.due_s <= now_s:

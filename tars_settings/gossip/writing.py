@@ -7,6 +7,7 @@ no error when an access list drops a publish, so only reading back proves anythi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -35,7 +36,8 @@ from tars_settings.trust.document import Writer
 from tars_settings.trust.keys import SigningKey
 from tars_settings.trust.validity import Verdict, read_delta
 
-READ_BACK_TRIES: Final = 3
+READ_BACK_AGAIN_S: Final = (0.1, 0.4, 1.6)
+"""The pauses before what was not found is read back again: a cluster acknowledges before every member shows it."""
 
 
 class _Flight(msgspec.Struct):
@@ -49,6 +51,8 @@ class _Flight(msgspec.Struct):
     accepted: bool = False
     cut: bool = False
     tries: int = 0
+    not_found: set[str] = msgspec.field(default_factory=set)
+    due_s: float = math.inf
 
 
 class Writing:
@@ -234,22 +238,35 @@ class Writing:
         self._tell(flight, "accepted")
         self._ask(tuple(sorted(flight.unread)))
 
-    def on_read_back(self, topic: str, payload: bytes | None, *, known: bool) -> None:
+    def on_read_back(self, topic: str, payload: bytes | None, now_s: float, *, known: bool) -> None:
         """Take note of what the broker retains on a topic that was probed."""
         for flight in tuple(self._flights.values()):
             if not flight.accepted or topic not in flight.unread:
                 continue
             flight.unread.discard(topic)
             verdict = self._verdict(flight, topic, payload, known=known)
-            if verdict is not None and verdict[0] == "unconfirmed" and flight.tries < READ_BACK_TRIES:
+            if verdict is not None and verdict[0] == "unconfirmed" and flight.tries < len(READ_BACK_AGAIN_S):
                 # The answer may be to a question from before the publish.
-                flight.tries += 1
-                flight.unread.add(topic)
-                self._ask((topic,))
+                flight.not_found.add(topic)
+                flight.due_s = min(flight.due_s, now_s + READ_BACK_AGAIN_S[flight.tries])
             elif verdict is not None:
                 self._end(flight, *verdict)
-            elif not flight.unread:
+            elif not flight.unread and not flight.not_found:
                 self._end(flight, "retained", "")
+
+    def next_wake_s(self) -> float:
+        """Return when something is to be read back again, infinity where nothing is."""
+        return min((flight.due_s for flight in self._flights.values() if not flight.cut), default=math.inf)
+
+    def read_back_again(self, now_s: float) -> None:
+        """Ask once more for what was not found, where its pause is over."""
+        for flight in self._flights.values():
+            if flight.due_s <= now_s and not flight.cut:
+                again, flight.not_found = flight.not_found, set()
+                flight.due_s = math.inf
+                flight.tries += 1
+                flight.unread |= again
+                self._ask(tuple(sorted(again)))
 
     def _verdict(self, flight: _Flight, topic: str, payload: bytes | None, *, known: bool) -> tuple[str, str] | None:
         """Return how the push ends because of one topic; None when the topic holds it."""
