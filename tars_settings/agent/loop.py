@@ -54,6 +54,8 @@ BACKOFF_FIRST_S: Final = 0.5
 BACKOFF_MOST_S: Final = 30.0
 UNSUITABLE_PAUSE_S: Final = 60.0
 STOP_WITHIN_S: Final = 5.0
+DEAF_BATCHES: Final = 2
+MOST_DEAF_SESSIONS: Final = 3
 
 
 class Listener(Protocol):
@@ -106,6 +108,7 @@ class Agent:
         self._unwritten: dict[tuple[Any, ...], tuple[Row, bool]] = {}
         self._stopping = False
         self._has_will = False
+        self._deaf_sessions = 0
         self._attempts = 0
         self._connect_s = 0.0
         self._tick_s = 0.0
@@ -262,9 +265,21 @@ class Agent:
         self._run_timers()
         if self.replicator.next_wake_s() <= self.clock.now_s():
             self.feed(Wake())
+            self._leave_if_deaf()
         self._finish_burst()
         if transport is not None and transport.wants_write():
             self._take(transport.write())
+
+    def _leave_if_deaf(self) -> None:
+        """Begin a session anew in which the broker answers pings and delivers nothing, not even our own markers.
+
+        Only a few times until something arrives: where no marker may be published, silence is all that there will be.
+        """
+        if self.connected and self.replicator.unheard >= DEAF_BATCHES and self._deaf_sessions < MOST_DEAF_SESSIONS:
+            self._deaf_sessions += 1
+            self.counters["deaf sessions"] += 1
+            _log.warning("the broker delivers nothing on this connection; it is begun anew")
+            self._drop_session("the broker delivers nothing")
 
     def _serve_transport(self, keys: dict[int, int]) -> None:
         transport = self._transport
@@ -361,6 +376,8 @@ class Agent:
 
     def _take(self, events: Sequence[SessionEvent]) -> None:
         for event in events:
+            if isinstance(event, Received):
+                self._deaf_sessions = 0
             match event:
                 case SessionUp():
                     self._on_up(event)

@@ -66,6 +66,7 @@ class Prober:
         self._live = frozenset(live)
         self._queue: deque[str] = deque()
         self._asked: set[str] = set()
+        self.unheard = 0  # batches given up by time since anything of ours came back
         self._batches: dict[int, _Batch] = {}
 
     @property
@@ -79,6 +80,7 @@ class Prober:
 
     def reset(self) -> None:
         """Forget every question: the session that would have answered is gone."""
+        self.unheard = 0
         self._queue.clear()
         self._asked.clear()
         self._batches.clear()
@@ -135,6 +137,7 @@ class Prober:
         """Return the answer when the retained message on *topic* is one; a live copy of it serves as well."""
         if topic not in self._asked:
             return None
+        self.unheard = 0
         for ref, batch in list(self._batches.items()):
             if topic in batch.unanswered:
                 self._disturb(ref)
@@ -153,6 +156,7 @@ class Prober:
 
     def on_marker(self, payload: bytes) -> tuple[Answer, ...]:
         """Return the topics that are absent now that a marker came back, if it was a batch's last quiet round."""
+        self.unheard = 0
         text, _, round_text = payload.decode("ascii", "replace").partition(".")
         ref = int(text) if text.isdecimal() else -1
         batch = self._batches.get(ref)
@@ -172,6 +176,7 @@ class Prober:
     def on_wake(self, now_s: float) -> tuple[Answer, ...]:
         """Return unknown answers for batches whose marker did not come back in time."""
         late = [ref for ref, batch in self._batches.items() if batch.deadline_s <= now_s]
+        self.unheard += len(late)
         return tuple(answer for ref in late for answer in self._give_up(ref, known=False))
 
     def next_wake_s(self) -> float:

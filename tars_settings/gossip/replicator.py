@@ -201,6 +201,11 @@ class Replicator:
         return self._marker
 
     @property
+    def unheard(self) -> int:
+        """How many batches of probes were given up by time since a marker or an answer last came back."""
+        return self._prober.unheard
+
+    @property
     def knows_trust(self) -> bool:
         """Whether the broker was asked in this session for the trust document, and answered or was given up on."""
         return self._trust.answered
@@ -534,7 +539,7 @@ class Replicator:
 
     # --- time --------------------------------------------------------------------------------------------------------
 
-    def _on_time(self, now_s: float) -> None:
+    def _on_time(self, now_s: float) -> None:  # noqa: C901 - a table of what is due
         self._refuse_late_pushes(now_s)
         if self._session is None:
             return

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tars_settings.adapters.clock import SystemClock
-from tars_settings.adapters.memory import MemoryReplica
+from tars_settings.adapters.memory import MemoryBroker, MemoryReplica, MemoryTransport
 from tars_settings.agent.loop import Agent
 from tars_settings.core.records import Row, SegmentRow
+from tars_settings.core.session import Received, SessionEvent
 from tars_settings.core.topics import Topics
-from tars_settings.gossip.effects import Notice, Persist, Rejected
-from tars_settings.gossip.replicator import Replicator
+from tars_settings.gossip.effects import Follow, Notice, Persist, Rejected
+from tars_settings.gossip.replicator import Policy, Replicator
 from tests.brokers import eventually
-from tests.fleets import ROOT
+from tests.fleets import ROOT, trust_payload
 
 
 class Counting(MemoryReplica):
@@ -77,4 +78,33 @@ def test_a_bug_in_a_turn_is_counted_and_the_thread_goes_on() -> None:
     eventually(lambda: agent.counters["agent failures"] == 1)
     assert faulty.called == 1
     assert agent.call(lambda: None), "the thread still runs jobs"
+    agent.stop()
+
+
+class Deaf(MemoryTransport):
+    """Delivers nothing in its first session, although it is connected."""
+
+    sessions = 0
+
+    def connect(self) -> None:
+        self.sessions += 1
+        super().connect()
+
+    def read(self) -> Sequence[SessionEvent]:
+        events = super().read()
+        return [one for one in events if self.sessions > 1 or not isinstance(one, Received)]
+
+
+def test_a_session_that_delivers_nothing_is_begun_anew() -> None:
+    broker = MemoryBroker()
+    broker.publish("system/config/_trust", trust_payload())
+    transport = Deaf(broker)
+    policy = Policy(sync_bound_s=0.2)
+    replicator = Replicator(Topics(), ROOT.public, nonce="0" * 32, random=lambda: 0.01, policy=policy)
+    agent = Agent(replicator, transport, MemoryReplica(), SystemClock())
+    agent.feed(Follow("stt-worker"))
+    agent.start()
+    eventually(lambda: replicator.state_of("stt-worker") == "ready")
+    assert transport.sessions == 2
+    assert agent.counters["deaf sessions"] == 1
     agent.stop()
