@@ -66,6 +66,8 @@ from tars_settings.trust.keys import SigningKey
 __all__ = ("PROOFS_PER_SLICE", "Policy", "Replicator")
 
 REREAD_WITHIN_S: Final = 30.0
+UNANSWERED_COUNTS: Final = 2
+"""As how many unheard batches a live subscription counts that was never answered: every broker owes a SUBACK."""
 PROOFS_PER_SLICE: Final = 200
 """Signatures checked in one go behind readiness: about 10 ms."""
 
@@ -119,7 +121,7 @@ class Replicator:
         self._waiting = WaitingPushes()
         self._session: SessionUp | None = None
         self._live_refs: dict[int, tuple[str, ...]] = {}
-        self._hearing = Hearing(self.policy.sync_bound_s)
+        self._hearing = Hearing(random)
         self._live_due_s = math.inf
         self._live = False
         self._reread_s: dict[str, float] = {}
@@ -288,6 +290,7 @@ class Replicator:
 
     def _subscribe_again(self) -> None:
         """Subscribe once more where the broker never answered: without an answer nothing here would ever begin."""
+        self._prober.unheard += UNANSWERED_COUNTS
         unanswered = [scope for scopes in self._live_refs.values() for scope in scopes]
         self._live_refs.clear()
         self._subscribe_live(tuple(dict.fromkeys(unanswered)))
