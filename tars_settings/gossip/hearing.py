@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final
 
-MAX_DOUBLING: Final = 64
+FIRST_S: Final = 1.0
+MAX_DOUBLING: Final = 256
 
 
 class Hearing:
-    """Which scopes this peer is deaf in, and when to ask for their live messages again: after *pause_s*, doubled."""
+    """Which scopes this peer is deaf in, and when to ask for their live messages again: soon, then ever more seldom.
 
-    def __init__(self, pause_s: float) -> None:
-        self._pause_s = pause_s
+    *random* gives numbers in [0, 1): a fleet does not ask all at once.
+    """
+
+    def __init__(self, random: Callable[[], float]) -> None:
+        self._random = random
         self._deaf: set[str] = set()
         self._refusals = 0
         self.due_s = math.inf
@@ -31,7 +36,8 @@ class Hearing:
             self._refusals = self._refusals if self._deaf else 0
         else:
             self._deaf.update(scopes)
-            self.due_s = min(self.due_s, now_s + self._pause_s * min(2**self._refusals, MAX_DOUBLING))
+            pause_s = FIRST_S * min(2**self._refusals, MAX_DOUBLING) * (0.5 + self._random())
+            self.due_s = min(self.due_s, now_s + pause_s)
             self._refusals += 1
         return not is_repeated
 

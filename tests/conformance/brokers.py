@@ -211,33 +211,38 @@ class Nats(ServerProcess):
             f'listen: "127.0.0.1:{self._client_port}"',
             f'http: "127.0.0.1:{self._monitor_port}"',
             f'jetstream {{ store_dir: "{self.directory / self.name}", max_mem: 64MB, max_file: 1GB }}',
-            f'mqtt {{ listen: "127.0.0.1:{self.port}" }}',
+            # Without a number the first client's member counts those that it has met so far: two copies, no majority.
+            f'mqtt {{ listen: "127.0.0.1:{self.port}", stream_replicas: {len(self.peers) or 1} }}',
         ]
         if self.peers:
             routes = ", ".join(f'"nats://127.0.0.1:{one._cluster_port}"' for one in self.peers if one is not self)
-            lines.append(f'cluster {{ name: conformance, listen: "127.0.0.1:{self._cluster_port}", routes: [{routes}] }}')
+            lines.append(
+                f'cluster {{ name: conformance, listen: "127.0.0.1:{self._cluster_port}", routes: [{routes}] }}'
+            )
         return "\n".join(lines)
 
     def is_up(self) -> bool:
         return accepts(self.port) and self._asked("healthz").get("status") == "ok"
 
-    def leader_of(self, stream: str) -> str:
-        """Return the name of the member that leads a stream, as this one knows it; empty where it knows none."""
-        told = self._asked("jsz?streams=true&accounts=true")
-        for account in told.get("account_details", ()):
-            for one in account.get("stream_detail", ()):
-                if one["name"] == stream:
-                    return str(one.get("cluster", {}).get("leader", ""))
-        return ""
-
-    def is_current(self) -> bool:
-        """Return whether every stream that this member holds a copy of has a leader and copies that are not behind."""
+    def streams(self) -> dict[str, dict[str, Any]]:
+        """Return what this member knows of the copies of each stream that it holds."""
         told = self._asked("jsz?streams=true&accounts=true")
         details = [one for account in told.get("account_details", ()) for one in account.get("stream_detail", ())]
-        clusters = [one.get("cluster", {}) for one in details]
-        return bool(clusters) and all(
-            one.get("leader") and all(copy.get("current") for copy in one.get("replicas", ())) for one in clusters
-        )
+        return {one["name"]: one.get("cluster", {}) for one in details}
+
+    def leads_whole(self) -> set[str]:
+        """Return the streams that this member leads and all others have a current copy of; only a leader knows."""
+        return {
+            name
+            for name, copies in self.streams().items()
+            if copies.get("leader") == self.name
+            and [one.get("current") for one in copies.get("replicas", ())] == [True] * (len(self.peers) - 1)
+        }
+
+    def has_met_all(self) -> bool:
+        """Return whether this member knows who leads the cluster and that all others are there."""
+        meta = self._asked("jsz").get("meta_cluster", {})
+        return bool(meta.get("leader")) and int(meta.get("cluster_size", 0)) == len(self.peers)
 
     def _asked(self, what: str) -> dict[str, Any]:
         try:
@@ -260,7 +265,13 @@ class NatsCluster:
             one.launch()
         for one in self.members:
             one.await_up()
+        eventually(lambda: all(one.has_met_all() for one in self.members), deadline_s=START_WITHIN_S, what="a cluster")
         return self
+
+    def is_whole(self) -> bool:
+        """Return whether every member has a current copy of every stream."""
+        streams = set().union(*(one.streams() for one in self.members))
+        return bool(streams) and streams == set().union(*(one.leads_whole() for one in self.members))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -269,16 +280,13 @@ class NatsCluster:
             one.stop()
 
 
-def bridged(directory: Path, through: int, port: int) -> Mosquitto:
-    """Return a mosquitto that is bridged, both ways and everything, to another one through the port of a proxy.
-
-    *port* is the other one's: it may not be known under the same id.
-    """
+def bridged(directory: Path, through: int, version: Version) -> Mosquitto:
+    """Return a mosquitto that is bridged, both ways and everything, to another one through the port of a proxy."""
     return Mosquitto(
         directory,
-        f"connection to-{port}",
+        "connection other",
         f"address 127.0.0.1:{through}",
-        "bridge_protocol_version mqttv50",
+        f"bridge_protocol_version {'mqttv50' if version == '5' else 'mqttv311'}",
         "topic # both 1",
         "cleansession true",
         "restart_timeout 1",

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+from paho.mqtt.client import topic_matches_sub
+
 from tars_settings.adapters.mqtt import BrokerAddress, MqttTransport
 from tars_settings.core.session import Received, Subscribe, Subscribed
 from tests.brokers import eventually
@@ -91,8 +93,9 @@ def replay_size(broker: Broker, topic_filter: str, wanted: int) -> int:
         while True:
             before = len(reader.heard)
             reader.echo(pause_s=1.0)
-            if len({one.topic for one in reader.heard}) >= wanted or len(reader.heard) == before:
-                return len({one.topic for one in reader.heard})
+            found = {one.topic for one in reader.heard if topic_matches_sub(topic_filter, one.topic)}
+            if len(found) >= wanted or len(reader.heard) == before:
+                return len(found)
 
 
 def only_what_was_asked_for(broker: Broker, column: str) -> str:
@@ -133,7 +136,9 @@ def last_will(broker: Broker, column: str) -> str:
         sock = dying.client.socket()
         assert sock is not None
         sock.shutdown(socket.SHUT_RDWR)
-        eventually(lambda: retained(broker.port, "probe/will") == {"probe/will": b"gone"}, what="the last will is there")
+        eventually(
+            lambda: retained(broker.port, "probe/will") == {"probe/will": b"gone"}, what="the last will is there"
+        )
     return "yes"
 
 

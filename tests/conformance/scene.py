@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
-from contextlib import ExitStack, contextmanager
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +13,10 @@ import tars_settings
 from tars_settings import Settings
 from tars_settings.core.head import segment_digest
 from tars_settings.join import Live
+from tars_settings.trust.document import TrustBody
+from tars_settings.trust.keys import SigningKey
 from tars_settings.writer import Report, Writer
+from tars_settings.writer.receipt import Need
 from tests.brokers import eventually
 from tests.conformance.onlooker import retained
 from tests.integration.fleets import TestFleet
@@ -32,17 +36,34 @@ class Stt(Settings, service=SCOPE):
     language: str = "en"
 
 
+class TwoWritersFleet(TestFleet):
+    """A fleet with a second writer, for the other side of a cut."""
+
+    __test__ = False
+
+    def _found(self, name: str) -> None:
+        self.second = SigningKey("writer", "second", os.urandom(32))
+        writers = (self._entry(self.writer), self._entry(self.second))
+        self.trust = self._signed(TrustBody(1, 1, (self.root.public,), 1, writers))
+        super()._found(name)
+
+
 class Scene:
     """The members of one fleet; each may be at a broker of its own. Everything entered is left with ``stack``."""
 
     def __init__(self, directory: Path, url: str, stack: ExitStack, **given: Any) -> None:
-        self.fleet = TestFleet(directory / "fleet", url, audit_s=4.0, **given)
+        self.fleet = TwoWritersFleet(directory / "fleet", url, audit_s=4.0, **given)
         self.stack = stack
         self.given: dict[str, Any] = {}
 
     def worker(self, name: str, cls: type[S] = Stt, **given: Any) -> Live[S]:
         """Return a worker that has joined; it need not be ready."""
         return self.stack.enter_context(tars_settings.join(cls, **{**self.fleet.given(name), **self.given, **given}))
+
+    def second_writer(self, **given: Any) -> Writer:
+        """Return the other writer, connected."""
+        mine = {**self.fleet.given("second"), "writer_key": self.fleet.second}
+        return self.stack.enter_context(Writer(**{**mine, **self.given, **given}))
 
     def writer(self, **given: Any) -> Writer:
         """Return the writer, connected."""
@@ -56,24 +77,24 @@ def scene(directory: Path, url: str, **given: Any) -> Iterator[Scene]:
         yield Scene(directory, url, stack, **given)
 
 
-def ready(live: Live[Any]) -> Live[Any]:
-    """Wait until a worker is ready."""
-    assert live.wait_until_ready(PATIENCE_S), live.status
+def ready(live: Live[S], deadline_s: float = PATIENCE_S) -> Live[S]:
+    """Wait until a worker is ready, and return it."""
+    eventually(lambda: live.status.state == "ready", deadline_s=deadline_s, what=f"it is ready: {live.status!r:.800}")
     return live
 
 
-def push(writer: Writer, values: dict[str, Any], target: Any = Stt) -> Report:
+def push(writer: Writer, values: dict[str, Any], *, unset: tuple[str, ...] = (), need: Need = "applied") -> Report:
     """Push, and return how strong the result is; it is *retained*, or the test ends here."""
-    report = writer.push(target, values).wait(PATIENCE_S)
+    report = writer.push(Stt, values, unset=unset).wait(PATIENCE_S, need)
     assert report.stage == "retained", report
     return report
 
 
-def until(live: Live[Any], **wanted: Any) -> None:
+def until(live: Live[Any], deadline_s: float = PATIENCE_S, **wanted: Any) -> None:
     """Wait until a worker's snapshot holds these values."""
     eventually(
         lambda: all(getattr(live.current, key) == value for key, value in wanted.items()),
-        deadline_s=PATIENCE_S,
+        deadline_s=deadline_s,
         what=f"a worker has {wanted}; it has {live.current!r:.300}, {live.status!r:.800}",
     )
 

@@ -19,7 +19,7 @@ _SPOKEN_TO_IN_311: Final = ("mosquitto, MQTT 3.1.1", "amqtt")
 
 FACTS: Final = {
     "version 5": "what it answers to CONNECT in MQTT 5",
-    "retain as published": "whether a live message says that it is retained; without it lost values are found by audits",
+    "retain as published": "whether a live message says that it is retained; without it audits find lost values",
     "size guard": "whether it keeps messages back that are larger than the reader can take",
     "48 KiB retained": "whether it keeps the largest envelope that there may be",
     "empty clears": "whether an empty retained message clears a topic",
@@ -29,7 +29,7 @@ FACTS: Final = {
     "dot in a topic": "whether it takes topics with a dot; the fleet's have none",
     "last will": "whether it publishes the retained last will of a connection that was lost",
     "kill -9": "what it holds when it is started again after kill -9, as configured here",
-    "10,000 keys": "how a fresh worker with 10,000 keys joins",
+    "many keys": "with how many keys a fresh worker was seen to join, and what a wildcard brought of them",
 }
 
 

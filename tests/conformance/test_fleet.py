@@ -10,7 +10,18 @@ import pytest
 from tests.brokers import eventually
 from tests.conformance.brokers import Broker
 from tests.conformance.onlooker import leave, retained
-from tests.conformance.scene import PATIENCE_S, PREFIX, TOPIC, Scene, held_of_fleet, push, ready, scene, until, until_held
+from tests.conformance.scene import (
+    PATIENCE_S,
+    PREFIX,
+    TOPIC,
+    Scene,
+    held_of_fleet,
+    push,
+    ready,
+    scene,
+    until,
+    until_held,
+)
 from tests.conformance.table import protocol_of
 
 
@@ -44,7 +55,8 @@ def test_what_strangers_leave_on_the_broker_is_repaired(fleet: Scene, broker: Br
         until_held(broker.port, TOPIC, good)
         assert worker.current.vad_threshold == 0.7
     counters = worker.status.counters
-    assert counters["rejected malformed"] and counters["rejected empty"], counters
+    assert counters["rejected malformed"], counters
+    assert counters["rejected empty"], counters
     assert counters.get("Repaired", 0) + writer.agent.counters["Repaired"] >= 3, counters
 
 
@@ -61,4 +73,3 @@ def test_a_broker_that_was_killed_is_whole_again(fleet: Scene, broker: Broker) -
     ready(worker)
     push(writer, {"language": "de"})
     until(worker, language="de", vad_threshold=0.7)
-
