@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -79,7 +79,7 @@ def scene(directory: Path, url: str, **given: Any) -> Iterator[Scene]:
 
 def ready(live: Live[S], deadline_s: float = PATIENCE_S) -> Live[S]:
     """Wait until a worker is ready, and return it."""
-    eventually(lambda: live.status.state == "ready", deadline_s=deadline_s, what=f"it is ready: {live.status!r:.800}")
+    await_(live, deadline_s, lambda: live.status.state == "ready")
     return live
 
 
@@ -92,11 +92,15 @@ def push(writer: Writer, values: dict[str, Any], *, unset: tuple[str, ...] = (),
 
 def until(live: Live[Any], deadline_s: float = PATIENCE_S, **wanted: Any) -> None:
     """Wait until a worker's snapshot holds these values."""
-    eventually(
-        lambda: all(getattr(live.current, key) == value for key, value in wanted.items()),
-        deadline_s=deadline_s,
-        what=f"a worker has {wanted}; it has {live.current!r:.300}, {live.status!r:.800}",
-    )
+    await_(live, deadline_s, lambda: all(getattr(live.current, key) == value for key, value in wanted.items()))
+
+
+def await_(live: Live[Any], deadline_s: float, condition: Callable[[], bool]) -> None:
+    """Wait for something of a worker's; in vain, its status is told."""
+    try:
+        eventually(condition, deadline_s=deadline_s)
+    except AssertionError:
+        raise AssertionError(f"not within {deadline_s} s: {live.current!r:.300}, {live.status!r:.1500}") from None
 
 
 def until_held(port: int, topic: str, payload: bytes) -> None:
