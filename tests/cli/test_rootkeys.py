@@ -46,35 +46,23 @@ def granted(fleet: Plant, name: str, *roots: str) -> int:
     return fleet.cli("keys", "grant", name, "stt-worker", "--public", public, *options).code
 
 
-def test_a_root_is_replaced_and_workers_old_and_new_follow(fleet: Plant) -> None:
+@pytest.fixture(scope="module")
+def rotation(fleet: Plant) -> dict[str, Any]:
+    """What came of replacing the first root by root-2: each attempt, and the document."""
     first = str(fleet.cli.home / "fleet" / "root.key")
     kid = trust(fleet)["roots"][0]["kid"]
     public, second = root_key(fleet, "root-2")
     words = ("keys", "root", "rotate", "--add", public, "--drop", kid, "--yes")
-    alone = fleet.cli(*words, "--root-key", first)
-    assert alone.code == 1, "the new root must sign too"
-    assert "new roots" in alone.err
-    thief = fleet.cli(*words, "--root-key", second)
-    assert thief.code == 1, "the held root must sign"
-    assert "held roots" in thief.err
+    alone, thief = (fleet.cli(*words, "--root-key", one) for one in (first, second))
     done = fleet.cli(*words, "--root-key", first, "--root-key", second, "--json")
     assert done.code == 0, done.err
-    assert_fits("keys root", done.document())
-    assert [one["public"] for one in trust(fleet)["roots"]] == [public]
-    step = f"system/config/_trust/{done.document()['version']}"
-    assert step in fleet.broker.retained("system/config/_trust/#"), "nobody who comes later could follow"
-
-    assert granted(fleet, "by-the-old", first) == 1
-    assert granted(fleet, "by-the-new", second) == 0
-    # The pin of a worker stays the first root: the step of the chain is on the broker for whoever comes later.
-    fleet.employ("stt-worker", "hall")
-    fleet.awaited()
-    assert fleet.cli("push", "stt-worker", "vad_threshold=0.66").code == 0
-    assert [one.look()["values"]["vad_threshold"] for one in fleet.workers] == [0.66, 0.66]
+    return {"alone": alone, "thief": thief, "document": done.document(), "public": public, "files": (first, second)}
 
 
-def test_a_threshold_must_be_met_from_then_on(fleet: Plant) -> None:
-    second = str(fleet.cli.home / "fleet" / "root-2.key")
+@pytest.fixture(scope="module")
+def holders(fleet: Plant, rotation: dict[str, Any]) -> tuple[str, str]:
+    """The files of root-2 and root-3, both of which must sign."""
+    _, second = rotation["files"]
     public, third = root_key(fleet, "root-3")
     both = ("--root-key", second, "--root-key", third)
     assert fleet.cli("keys", "root", "threshold", "2", "--yes", *both).code == 1, "one root can't give two signatures"
@@ -83,14 +71,36 @@ def test_a_threshold_must_be_met_from_then_on(fleet: Plant) -> None:
     assert early.code == 1, "whoever demands two signatures gives two"
     done = fleet.cli("keys", "root", "threshold", "2", "--yes", "--json", *both)
     assert done.code == 0, done.err
+    return second, third
+
+
+def test_a_root_is_replaced_and_workers_old_and_new_follow(fleet: Plant, rotation: dict[str, Any]) -> None:
+    assert rotation["alone"].code == 1, "the new root must sign too"
+    assert "new roots" in rotation["alone"].err
+    assert rotation["thief"].code == 1, "the held root must sign"
+    assert "held roots" in rotation["thief"].err
+    assert_fits("keys root", rotation["document"])
+    assert rotation["public"] in [one["public"] for one in trust(fleet)["roots"]]
+    step = f"system/config/_trust/{rotation['document']['version']}"
+    assert step in fleet.broker.retained("system/config/_trust/#"), "nobody who comes later could follow"
+
+    first, _ = rotation["files"]
+    assert granted(fleet, "by-the-old", first) == 1
+    # The pin of a worker stays the first root: the step of the chain is on the broker for whoever comes later.
+    fleet.employ("stt-worker", "hall")
+    fleet.awaited()
+    assert fleet.cli("push", "stt-worker", "vad_threshold=0.66").code == 0
+    assert [one.look()["values"]["vad_threshold"] for one in fleet.workers] == [0.66, 0.66]
+
+
+def test_a_threshold_must_be_met_from_then_on(fleet: Plant, holders: tuple[str, str]) -> None:
     assert trust(fleet)["threshold"] == 2
-    assert granted(fleet, "one", second) == 1
-    assert granted(fleet, "two", second, third) == 0
+    assert granted(fleet, "one", holders[0]) == 1
+    assert granted(fleet, "two", *holders) == 0
 
 
-def test_two_holders_sign_one_after_the_other(fleet: Plant, tmp_path: Path) -> None:
+def test_two_holders_sign_one_after_the_other(fleet: Plant, holders: tuple[str, str], tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
-    holders = [str(fleet.cli.home / "fleet" / f"root-{n}.key") for n in (2, 3)]
     public = fleet.cli("keys", "new", "night", "--json").document()["public"]
     draft, once, twice = (str(tmp_path / name) for name in ("draft", "once", "twice"))
     words = ("keys", "grant", "night", "stt-worker", "--public", public, "--out", draft, "--root-key", holders[0])
