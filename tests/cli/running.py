@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +16,13 @@ import tars_settings
 from tars_settings.cli.demo.processes import Worker
 from tars_settings.cli.demo.workers import MODELS
 from tests.brokers import DEADLINE_S, Mosquitto
+from tests.cli.forks import Forks
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(tars_settings.__file__).parents[1]
 _OURS = ("TARS_SETTINGS_", "STT_", "TTS_", "ROUTER_", "XDG_")
 TIMEOUT_S = 60
+_forks = Forks()
 
 
 def clean_environment(home: Path) -> dict[str, str]:
@@ -47,7 +50,7 @@ class Done:
 
 @dataclass
 class Cli:
-    """Runs ``python -m tars_settings`` at *home*, with *environment* over a clean one."""
+    """Runs ``tars-settings`` at *home*, with *environment* over a clean one."""
 
     home: Path
     environment: dict[str, str] = field(default_factory=dict)
@@ -62,16 +65,10 @@ class Cli:
 
     def __call__(self, *words: str, **variables: str) -> Done:
         """Run it to its end."""
-        done = subprocess.run(
-            self.command(*words),
-            env=self.variables() | variables,
-            cwd=self.home,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-        return Done(done.returncode, done.stdout, done.stderr)
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, Path(os.devnull).open("rb") as nothing:
+            code = _forks.run(words, self.variables() | variables, self.home, (nothing, out, err), TIMEOUT_S)
+            texts = [(stream.seek(0), stream.read().decode())[1] for stream in (out, err)]
+        return Done(code, *texts)
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Start it, in a session of its own."""
