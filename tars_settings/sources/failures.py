@@ -6,6 +6,7 @@ validator's own words still carry them. So errors are built again.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, get_args, get_origin
 
@@ -19,6 +20,11 @@ _KNOWN: Final = frozenset(get_args(core_schema.ErrorType))
 _OWN_WORDS: Final = frozenset({"value_error", "assertion_error"})
 _MIN_CHARS: Final = 3
 """Shorter inputs that are no secrets are not looked for: 'must be at least 1' would lose its 1."""
+
+_SECRET_NAME: Final = re.compile(
+    r"pass|pwd|secret|token|key|cred|auth|private|cert|cookie|session|salt|dsn|pin\b", re.IGNORECASE
+)
+_SECRET_FORM: Final = re.compile(r"://[^/\s]*@|-----BEGIN |^(?:sk|pk|gh[a-z]|xox[a-z]|eyJ)[-_A-Za-z0-9]{8,}")
 
 Location = tuple[int | str, ...]
 
@@ -34,7 +40,8 @@ def without_secrets(error: ValidationError, model: type, secrets: Iterable[str] 
     ``str()`` shows no input at all, since that is what ends in logs. ``errors()`` has it, as pydantic's users expect,
     where neither the class nor the fleet holds a secret: in a class with one, whoever mixes up two variables has put it
     anywhere. The texts of *secrets* (values that came encrypted, or stand at secret fields) appear in no message. What
-    a class does not know, such as another program's line in a shared dotenv file, is taken for a secret.
+    a class does not know may be another program's line in a shared dotenv file: it is masked where its name or its form
+    is that of a secret.
 
     Type, location, message and harmless context (``le``, ``pattern``) stay. Raise it outside of any except block, or
     its ``__context__`` would hold the original.
@@ -48,11 +55,12 @@ def without_secrets(error: ValidationError, model: type, secrets: Iterable[str] 
 
 
 def _open(line: dict[str, Any], model: type) -> InitErrorDetails:
-    """Return a line of a class without secrets as it is, what it does not know apart."""
+    """Return a line of a class without secrets as it is, but for what the class does not know and what looks secret."""
     kind: str = line["type"]
-    if kind == "extra_forbidden" or (len(line["loc"]) == 1 and _field_at(model, line["loc"]) is None):
+    is_unknown = kind == "extra_forbidden" or (len(line["loc"]) == 1 and _field_at(model, line["loc"]) is None)
+    if is_unknown and _looks_secret(str(line["loc"][-1]), line.get("input")):
         return _guarded(line, ())
-    details: InitErrorDetails = {"type": kind, "loc": line["loc"], "input": _known_part(model, line)}
+    details: InitErrorDetails = {"type": kind, "loc": line["loc"], "input": _shown_part(model, line)}
     if kind not in _KNOWN:
         details["type"] = PydanticCustomError(kind, line["msg"], line.get("ctx"))
     elif "ctx" in line:
@@ -60,13 +68,24 @@ def _open(line: dict[str, Any], model: type) -> InitErrorDetails:
     return details
 
 
-def _known_part(model: type, line: dict[str, Any]) -> Any:
-    """Return a line's input; of the whole state only what the class knows."""
+def _shown_part(model: type, line: dict[str, Any]) -> Any:
+    """Return a line's input; of the whole state what the class knows, and what does not look like a secret."""
     found = line.get("input")
     if not isinstance(found, Mapping) or len(line["loc"]) > 1:
         return found
     names = {name for field in names_of(model).values() for name in (field.name, *field.inputs)}
-    return {name: value if name in names else MASK for name, value in found.items()}
+    return {
+        name: MASK if name not in names and _looks_secret(str(name), value) else value for name, value in found.items()
+    }
+
+
+def _looks_secret(name: str, value: Any) -> bool:
+    """Return whether something that no class describes is probably a secret, by its name or by its form.
+
+    >>> [_looks_secret(*one) for one in (("MQTT_PASSWORD", "x"), ("db", "postgres://me:pw@db/1"), ("color", "red"))]
+    [True, True, False]
+    """
+    return _SECRET_NAME.search(name) is not None or any(_SECRET_FORM.search(text) for text in texts_of(value))
 
 
 def _guarded(line: dict[str, Any], secrets: tuple[str, ...]) -> InitErrorDetails:

@@ -486,12 +486,24 @@ def test_a_class_without_secrets_has_inputs_in_errors_and_never_in_words(monkeyp
     assert "canary" not in f"{caught.value}{caught.value!r}"
 
 
-def test_what_a_class_does_not_know_is_taken_for_a_secret(tmp_path: Path) -> None:
-    (tmp_path / "env").write_text("ANOTHER_PROGRAMS_KEY=canary-9\nSTT_SIZE=many\n")
+@pytest.mark.parametrize(
+    "line",
+    ["ANOTHER_PROGRAMS_KEY=canary-9", "DATABASE=postgres://robot:canary-9@db/1", "IDENTITY=sk-canary-9-canary-9"],
+)
+def test_what_a_class_does_not_know_is_masked_where_it_looks_like_a_secret(tmp_path: Path, line: str) -> None:
+    (tmp_path / "env").write_text(f"{line}\nSTT_SIZE=many\n")
     with pytest.raises(ValidationError) as caught:
         Open(_env_file=tmp_path / "env")
     assert [line["type"] for line in caught.value.errors()] == ["int_parsing", "extra_forbidden"]
     assert "canary" not in _everything(caught.value)
+
+
+def test_what_a_class_does_not_know_and_looks_harmless_is_in_errors_as_pydantics_users_expect(tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("COLOR=canary-9\n")
+    with pytest.raises(ValidationError) as caught:
+        Open(_env_file=tmp_path / "env")
+    assert [line["input"] for line in caught.value.errors()] == ["canary-9"]
+    assert "canary" not in f"{caught.value}{caught.value!r}"
 
 
 def test_an_argument_is_in_no_frame_of_ours() -> None:
