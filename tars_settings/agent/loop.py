@@ -274,8 +274,11 @@ class Agent:
         """Begin a session anew in which the broker answers pings and delivers nothing, not even our own markers.
 
         Only a few times until something arrives: where no marker may be published, silence is all that there will be.
+        Each time with more patience: a NATS cluster without one of its members works through a third of its
+        subscriptions for five seconds each, and refuses whoever comes back before it is through.
         """
-        if self.connected and self.replicator.unheard >= DEAF_BATCHES and self._deaf_sessions < MOST_DEAF_SESSIONS:
+        patience = DEAF_BATCHES * 2**self._deaf_sessions
+        if self.connected and self.replicator.unheard >= patience and self._deaf_sessions < MOST_DEAF_SESSIONS:
             self._deaf_sessions += 1
             self.counters["deaf sessions"] += 1
             _log.warning("the broker delivers nothing on this connection; it is begun anew")

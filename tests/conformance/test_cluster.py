@@ -19,7 +19,7 @@ from tests.conformance.onlooker import HungUpError, Onlooker, retained
 from tests.conformance.proxy import Proxy
 from tests.conformance.scene import TOPIC, Scene, Stt, held_of_fleet, push, ready, scene, until
 
-PATIENCE_S = 90.0
+PATIENCE_S = 180.0
 """After the loss of a member it was seen to refuse connections for 10 s and subscriptions of QoS 1 for 30 s."""
 
 SEGMENT_SLASHES = 5
@@ -94,7 +94,7 @@ def kept(port: int) -> dict[str, bytes]:
     return {topic: payload for topic, payload in held_of_fleet(port).items() if topic.count("/") != SEGMENT_SLASHES}
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_any_one_member_may_die_and_nothing_is_lost(cluster: NatsCluster, fleet: Scene) -> None:
     writer = fleet.writer()
     workers = {one.name: ready(fleet.worker(one.name, broker=one.url)) for one in cluster.members}
