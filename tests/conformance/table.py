@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import textwrap
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,7 @@ MEASURED: Final = Path(__file__).with_name("measured.json")
 DOCUMENT: Final = Path(__file__).resolve().parents[2] / "docs" / "brokers.rst"
 _BEGIN: Final = ".. The table is generated: tox -e brokers -- --learn\n"
 _END: Final = ".. The generated table ends here.\n"
+_INDENTED: Final = {"initial_indent": "   ", "subsequent_indent": "   "}
 _SPOKEN_TO_IN_311: Final = ("mosquitto, MQTT 3.1.1", "amqtt")
 
 BRIDGED: Final = {"5": "two mosquitto, MQTT 5", "3.1.1": "two mosquitto, MQTT 3.1.1"}
@@ -79,8 +81,8 @@ def _limits(cells: dict[str, dict[str, str]]) -> list[str]:
     for name, fact in FACTS.items():
         for answer in dict.fromkeys(cells[name].values()):
             if words := fact.limit(answer):
-                where = ", ".join(column for column, found in cells[name].items() if found == answer)
-                lines += [f"{name}: {answer} ({where})", f"   {words}", ""]
+                where = "; ".join(column for column, found in cells[name].items() if found == answer)
+                lines += [f"{name}: {answer} ({where})", textwrap.fill(words, 117, **_INDENTED), ""]
     return lines
 
 
