@@ -23,8 +23,8 @@ from tars_settings.testing.root import Rogue, Root
 from tars_settings.testing.sometimes import Sometimes
 
 KEYS: Final = ("a", "b", "c", "d", "audio", "audio.gain", "audio.rate", "x.y.z")
-SETTLE_S: Final = 6 * AUDIT_S
-"""Within how many virtual seconds of fair weather all must agree."""
+SETTLE_S: Final = 2 * AUDIT_S
+"""L1: within how many virtual seconds of fair weather all must agree."""
 ABSENCE_S: Final = 3 * AUDIT_S
 """For how many virtual seconds more whoever is away misses everything."""
 SIEGE_S: Final = 80
