@@ -42,7 +42,8 @@ SECOND = trust_payload(
 LIVES = delta(ALICE, 2, set_("b", "lives"))
 LISTED = (LIVES.stamp.digest.hex(), STANDS.stamp.digest.hex())
 FLOOR_OF_ALICE = ALICE.sign("floor", FLEET, encode(FloorBody(SCOPE, 1, 4, 1, LISTED)))
-IN_SEGMENT = delta_payload(BOB, 6, set_("f", "from a segment"))
+# Void under the first document and not held for the second: it is read again when trust changes.
+IN_SEGMENT = delta_payload(BOB, 6, set_("f", "from a segment"), gen=2, trust=1)
 SEGMENT = segment_payload(IN_SEGMENT)
 INDEX_OF_BOB = TOPICS.format(IndexTopic(SCOPE, BOB.kid))
 SEGMENT_OF_BOB = TOPICS.format(SegmentTopic(SCOPE, BOB.kid, 1))
