@@ -12,7 +12,7 @@ I8   A writer never publishes two deltas with one (gen, epoch), over a crash too
 I9   A push is never told more than the truth: *retained* only when the broker did retain it.
 I12  What is merged does not depend on order, repetition and grouping.
 I13  What is merged does not depend on the model of the peer that merges.
-L1   All views are equal, and no valid delta that a live peer held is lost.
+L1   All views are equal, within two audits, and no valid delta that a live peer held is lost.
 L2   Every broker retains each winner, the heads, the floors and the trust document.
 L3   Who joins afresh gets the same view, and is told that it is ready.
 L4   A lost topic costs few publishes, and nothing is repaired once all agree.

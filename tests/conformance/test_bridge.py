@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.brokers import Mosquitto, eventually
-from tests.conformance.brokers import Version, bridged
+from tests.conformance.brokers import Version, bridged, running
 from tests.conformance.conftest import Learned
 from tests.conformance.proxy import Proxy
 from tests.conformance.scene import PATIENCE_S, Scene, held_of_fleet, push, ready, scene, until
@@ -20,9 +20,11 @@ class Pair:
     """A here, B there, and the network between them."""
 
     def __init__(self, directory: Path, version: Version, stack: ExitStack) -> None:
-        self.there = stack.enter_context(Mosquitto(directory / "there"))
+        self.there = stack.enter_context(running(directory / "there", Mosquitto))
         self.network = stack.enter_context(Proxy(self.there.port))
-        self.here = stack.enter_context(bridged(directory / "here", self.network.port, version))
+        self.here = stack.enter_context(
+            running(directory / "here", lambda path: bridged(path, self.network.port, version))
+        )
         self.fleet: Scene = stack.enter_context(scene(directory, self.here.url))
         self.fleet.given = {"protocol": version}
 

@@ -14,7 +14,7 @@ from tars_settings.errors import NotSyncedError
 from tars_settings.join import Live
 from tars_settings.writer import Writer
 from tests.brokers import eventually
-from tests.conformance.brokers import Nats, NatsCluster
+from tests.conformance.brokers import Nats, NatsCluster, running
 from tests.conformance.conftest import Learned
 from tests.conformance.onlooker import HungUpError, Onlooker, retained
 from tests.conformance.proxy import Proxy
@@ -37,7 +37,7 @@ RETAINED = "$MQTT_rmsgs"
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[NatsCluster]:
-    with NatsCluster(tmp_path / "cluster") as cluster:
+    with running(tmp_path / "cluster", NatsCluster) as cluster:
         yield cluster
 
 
