@@ -56,6 +56,8 @@ UNSUITABLE_PAUSE_S: Final = 60.0
 STOP_WITHIN_S: Final = 5.0
 DEAF_BATCHES: Final = 2
 MOST_DEAF_SESSIONS: Final = 3
+HEARING_S: Final = 60.0
+"""A session that delivers after so long is no deaf one; the next that seems to be is left early again."""
 
 
 class Listener(Protocol):
@@ -109,6 +111,7 @@ class Agent:
         self._stopping = False
         self._has_will = False
         self._deaf_sessions = 0
+        self._up_s = 0.0
         self._attempts = 0
         self._connect_s = 0.0
         self._tick_s = 0.0
@@ -273,9 +276,13 @@ class Agent:
     def _leave_if_deaf(self) -> None:
         """Begin a session anew in which the broker answers pings and delivers nothing, not even our own markers.
 
-        Only a few times until something arrives: where no marker may be published, silence is all that there will be.
+        Only a few times: where no marker may be published, silence is all that there will be. Each time with more
+        patience, for the broker may be slow, and would have all of it to do once more: a NATS cluster that lacks a
+        member spends five seconds on a third of its subscriptions, and refuses whoever comes back before it is through;
+        amqtt looks through all that it retains for each topic that it is asked for.
         """
-        if self.connected and self.replicator.unheard >= DEAF_BATCHES and self._deaf_sessions < MOST_DEAF_SESSIONS:
+        patience = DEAF_BATCHES * 2**self._deaf_sessions
+        if self.connected and self.replicator.unheard >= patience and self._deaf_sessions < MOST_DEAF_SESSIONS:
             self._deaf_sessions += 1
             self.counters["deaf sessions"] += 1
             _log.warning("the broker delivers nothing on this connection; it is begun anew")
@@ -375,9 +382,8 @@ class Agent:
         self._put_off(0.0)
 
     def _take(self, events: Sequence[SessionEvent]) -> None:
+        self._forget_deafness(events)
         for event in events:
-            if isinstance(event, Received):
-                self._deaf_sessions = 0
             match event:
                 case SessionUp():
                     self._on_up(event)
@@ -395,8 +401,15 @@ class Agent:
                 case _:
                     self.feed(event)
 
+    def _forget_deafness(self, events: Sequence[SessionEvent]) -> None:
+        if not self._deaf_sessions or self.clock.now_s() < self._up_s + HEARING_S:
+            return
+        if any(isinstance(event, Received) for event in events):
+            self._deaf_sessions = 0
+
     def _on_up(self, event: SessionUp) -> None:
         self._attempts = 0
+        self._up_s = self.clock.now_s()
         self.connected = self.ever_connected = True
         self.disconnect_reason = ""
         self._replays.reset()

@@ -68,15 +68,16 @@ class Law:
         writer = self.writers.get(kid)
         if writer is None or gen > self.gen or not lives(entry.scope, gen, epoch, digest):
             return False
-        return self.grants(entry) and (self._is_in_office(writer, entry) or digest in self.endorsed)
+        return self.grants(entry) and (self.is_in_office(entry) or digest in self.endorsed)
 
     def grants(self, entry: Entry) -> bool:
         """Return whether the writer's grants cover all of it."""
         grants = self.writers.get(entry.stamp[2], {}).get("grants", ())
         return all(any(covers(grant, entry.scope, key) for grant in grants) for key in entry.keys)
 
-    @staticmethod
-    def _is_in_office(writer: dict[str, Any], entry: Entry) -> bool:
+    def is_in_office(self, entry: Entry) -> bool:
+        """Return whether the writer counts at this stamp without anybody's endorsement."""
+        writer = self.writers[entry.stamp[2]]
         status = writer.get("status", "active")
         limit = writer.get("retired", {}).get(entry.scope)
         if status != "retired":

@@ -216,7 +216,7 @@ class Mesh:
 
     def connect(self, peer: MeshPeer) -> None:
         """Connect a peer where broker, network and process allow."""
-        if peer.connected or peer.replicator is None or peer.partitioned or not self.broker_of(peer).up:
+        if peer.connected or peer.replicator is None or peer.partitioned or peer.away or not self.broker_of(peer).up:
             return
         peer.connected = True
         peer.session += 1
@@ -241,8 +241,13 @@ class Mesh:
             self.disconnect(peer)
         self.counters["partitions"] += 1
 
+    def leave(self, peer: MeshPeer) -> None:
+        """Take a peer away, its process running: nothing but its return connects it again."""
+        peer.away = True
+        self.disconnect(peer)
+
     def heal(self) -> None:
-        """End every partition, start every stopped process, and connect."""
+        """End every partition, start every stopped process, and connect all but those who are away."""
         for peer in self.peers.values():
             peer.partitioned = False
             if peer.replicator is None:

@@ -45,7 +45,7 @@ class MeshPeer:
     ``fuse`` counts effects until its process is killed, between two of them. ``mute``: the broker acknowledges what it
     publishes and drops it, as an access list does on MQTT 3.1.1. ``forgot`` counts how often its disk lost something
     that was written, ``wiped`` how often something that was synced: what rests on it is not asked of the peer then.
-    ``life`` counts its processes.
+    ``life`` counts its processes. ``away``: it reaches no broker until it returns, whatever is healed meanwhile.
     """
 
     def __init__(self, name: str, signer: SigningKey | None, broker: int = 0, keys: tuple[str, ...] = ()) -> None:
@@ -57,6 +57,7 @@ class MeshPeer:
         self.replicator: Replicator | None = None
         self.connected = False
         self.partitioned = False
+        self.away = False
         self.mute = False
         self.ahead_s = 0.0
         self.fuse: int | None = None

@@ -10,20 +10,25 @@ from collections.abc import Callable
 from random import Random
 from typing import Final
 
-from tars_settings.core.session import Received
 from tars_settings.gossip.effects import Follow, Offered
 from tars_settings.gossip.repair import RepairPolicy
-from tars_settings.gossip.replicator import Policy, Replicator
+from tars_settings.gossip.replicator import Policy
 from tars_settings.testing.disk import Rows
 from tars_settings.testing.faults import NONE, Faults
 from tars_settings.testing.hostile import Hostile
 from tars_settings.testing.invariants import BrokenInvariant, Liveness, Safety
+from tars_settings.testing.merging import Merging
 from tars_settings.testing.mesh import AUDIT_S, SCOPE, Mesh, MeshPeer
 from tars_settings.testing.root import Rogue, Root
+from tars_settings.testing.sometimes import Sometimes
 
 KEYS: Final = ("a", "b", "c", "d", "audio", "audio.gain", "audio.rate", "x.y.z")
-SETTLE_S: Final = 6 * AUDIT_S
-"""Within how many virtual seconds of fair weather all must agree."""
+SETTLE_S: Final = 2 * AUDIT_S
+"""L1: within how many virtual seconds of fair weather all must agree."""
+ABSENCE_S: Final = 3 * AUDIT_S
+"""For how many virtual seconds more whoever is away misses everything."""
+SIEGE_S: Final = 80
+"""How many times, once a virtual second, one topic is overwritten."""
 
 
 class Storm:
@@ -36,6 +41,7 @@ class Storm:
         self.keys = tuple(self.random.sample(KEYS, self.random.randrange(2, len(KEYS))))
         self.mesh = self._world()
         self.safety = Safety(self.mesh)
+        self.sometimes = Sometimes(self.mesh, self.safety)
         self.hostile = Hostile(self.mesh, self.keys)
         rogue = self.mesh.key("writer", "rogue")
         self.rogue = Rogue(self.mesh, rogue, self.keys)
@@ -90,6 +96,20 @@ class Storm:
             name, action = self._draw()
             self._note(name, action)
             self.mesh.run(self.random.choice((0.0, 0.02, 0.2, 1.0, 3.0, 8.0)))
+        self._outlast_absences()
+
+    def _outlast_absences(self) -> None:
+        """Go on for a while without those who are away: they return to a fleet that compacted what they remember."""
+        away = [peer for peer in self.mesh.peers.values() if peer.away]
+        if not away:
+            return
+        floors = self.mesh.counters["floors"]
+        for _ in range(3):
+            self._note("compact", self.do_compact)
+            self._note("push", self.do_push)
+            self.mesh.run(ABSENCE_S / 3)
+        self.mesh.counters["long absences"] += len(away)
+        self.mesh.counters["absences across a floor"] += self.mesh.counters["floors"] > floors
 
     def _note(self, name: str, action: Callable[[], object]) -> None:
         self.log.append(f"{self.mesh.now_s:8.2f} {name}")
@@ -102,10 +122,13 @@ class Storm:
         self._let_go()
         liveness = Liveness(mesh, self.safety.book)
         self._settle(liveness)
+        self.sometimes.look()
         liveness.check_pushes()
         self._join_afresh(liveness)
         self._rest()
-        liveness.check_merging(self._merged)
+        merging = Merging(mesh, self.safety.book)
+        merging.check_order()
+        merging.check_models(self.keys)
 
     def _let_go(self) -> None:
         mesh = self.mesh
@@ -116,7 +139,7 @@ class Storm:
             if not broker.up:
                 mesh.start_broker(number=number)
         for peer in mesh.peers.values():
-            peer.mute, peer.fuse, peer.disk.broken = False, None, False
+            peer.mute, peer.fuse, peer.disk.broken, peer.away = False, None, False, False
         mesh.heal()
         mesh.run(10.0)
         mesh.heal()
@@ -162,23 +185,6 @@ class Storm:
         self.mesh.run(2 * AUDIT_S)
         if self.mesh.counters["repairs"] != before:
             raise BrokenInvariant("L4", f"{self.mesh.counters['repairs'] - before} repairs although all agree")
-
-    def _merged(self, payloads: list[bytes]) -> dict[str, dict[str, bytes]]:
-        """Deliver deltas to a fresh replicator, the trust document somewhere among them, and return what it shows."""
-        mesh = self.mesh
-        trust = next(peer.replicator.peer.trust.raw for peer in mesh.running() if peer.replicator is not None)
-        fresh = MeshPeer("fresh", None)
-        fresh.replicator = Replicator(mesh.topics, mesh.root.public, nonce="0" * 32, random=mesh.random.random)
-        for scope in mesh.scopes:
-            fresh.replicator.handle(Follow(scope), 0.0)
-        at = mesh.random.randrange(min(100, len(payloads) + 1))
-        for n, payload in enumerate([*payloads[:at], trust, *payloads[at:]]):
-            fresh.replicator.handle(Received(self._topic_of(payload), payload), float(n))
-        return {scope: fresh.view(scope) for scope in mesh.scopes}
-
-    def _topic_of(self, payload: bytes) -> str:
-        entry = self.safety.book.entry(payload)
-        return f"{self.mesh.topics.prefix}/_trust" if entry is None else self.mesh.key_topic(entry.keys[0], entry.scope)
 
     # --- what may happen ---------------------------------------------------------------------------------------------
 
@@ -302,6 +308,20 @@ class Storm:
         """Cut off some peers."""
         peers = list(self.mesh.peers.values())
         self.mesh.partition(*self.random.sample(peers, self.random.randrange(1, len(peers) + 1)))
+
+    def do_absence(self) -> None:
+        """A peer goes away until the weather is fair."""
+        peers = [peer for peer in self.mesh.peers.values() if not peer.away]
+        if len(peers) > 1:
+            self.mesh.leave(self.random.choice(peers))
+
+    def do_siege(self) -> None:
+        """Somebody overwrites one topic again and again."""
+        topic = self.mesh.key_topic(self.random.choice(self.keys), self.random.choice(self.mesh.scopes))
+        self.mesh.counters["sieges"] += 1
+        for _ in range(SIEGE_S):
+            self.mesh.publish_hostile(topic, self.random.randbytes(20), number=self._number())
+            self.mesh.run(1.0)
 
     def do_heal(self) -> None:
         """End every partition."""
@@ -434,5 +454,6 @@ WEIGHTS: Final = {
     "broker_snapshot": 3, "broker_rollback": 3, "bridge_cut": 8, "bridge_heal": 8, "hostile": 14, "hostile_flood": 2,
     "rogue": 4, "recover": 1, "partitioned_recover": 1, "retire": 1, "trust": 1, "quarrel": 0.5, "jump": 2, "mute": 2,
     "weather": 5, "calm": 2, "wait": 3, "rotate": 1,
+    "absence": 0.5, "siege": 0.3,
 }  # fmt: skip
 """How often each thing is drawn."""

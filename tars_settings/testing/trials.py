@@ -42,7 +42,7 @@ def refill(seed: int, *, workers: int = 12, keys: int = 20, policy: Policy | Non
     return each
 
 
-def siege(seed: int, *, seconds: int = 60, workers: int = 5, keys: int = 60) -> int:
+def siege(seed: int, *, seconds: int = 30, workers: int = 5, keys: int = 60) -> int:
     """Have somebody overwrite 50 topics a second without end, and return how many repairs that drew.
 
     Raises:

@@ -15,7 +15,8 @@ NONCE_BYTES: Final[dict[Algorithm, int]] = {"xchacha20poly1305": 24, "aes256gcm"
 DEFAULT_ALGORITHM: Final[Algorithm] = "xchacha20poly1305"
 
 
-def _associated(alg: str, key_id: str, fleet: str, scope: str, key: str) -> bytes:
+def associated(alg: str, key_id: str, fleet: str, scope: str, key: str) -> bytes:
+    """Return what is authenticated beside a ciphertext: where it stands, and what opens it."""
     # AEADs of libsodium do not commit to their key: the key id is part of what is authenticated. Scope and key stop a
     # ciphertext from being transplanted to another setting.
     fields = ("TARSv1-secret", alg, key_id, fleet, scope, key)
@@ -52,7 +53,7 @@ def encrypt(
     """
     if len(nonce) != NONCE_BYTES[alg]:
         raise ValueError(f"{alg} takes a nonce of {NONCE_BYTES[alg]} bytes")
-    aad = _associated(alg, secret_key.id, fleet, scope, key)
+    aad = associated(alg, secret_key.id, fleet, scope, key)
     seal = sodium.xchacha_encrypt if alg == "xchacha20poly1305" else sodium.aesgcm_encrypt
     return Ciphertext(alg, secret_key.id, nonce + seal(value, aad, nonce, secret_key.material))
 
@@ -71,6 +72,6 @@ def decrypt(ciphertext: Ciphertext, secret_keys: dict[str, SecretKey], *, fleet:
             "add it to TARS_SETTINGS_SECRET_KEYS"
         )
     size = NONCE_BYTES[ciphertext.alg]
-    aad = _associated(ciphertext.alg, ciphertext.id, fleet, scope, key)
+    aad = associated(ciphertext.alg, ciphertext.id, fleet, scope, key)
     unseal = sodium.xchacha_decrypt if ciphertext.alg == "xchacha20poly1305" else sodium.aesgcm_decrypt
     return unseal(ciphertext.ct[size:], aad, ciphertext.ct[:size], secret_key.material)

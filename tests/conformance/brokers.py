@@ -12,10 +12,10 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from tests.brokers import DEADLINE_S, Mosquitto, MosquittoClients, eventually, free_port
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 AEDES = "aedes@1.2.0"
 START_WITHIN_S = 40.0
 NPM_WITHIN_S = 100.0
+ATTEMPTS = 3
 
 Version = Literal["5", "3.1.1"]
 
@@ -120,14 +121,6 @@ class ServerProcess:
         """End it; harmless when it does not run. A test has no use for what it would still write."""
         if self._process is not None:
             self.kill()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
 
 def accepts(port: int) -> bool:
@@ -260,7 +253,8 @@ class NatsCluster:
         for one in self.members:
             one.peers = self.members
 
-    def __enter__(self) -> Self:
+    def start(self) -> Self:
+        """Start all members and return once they have met."""
         for one in self.members:
             one.launch()
         for one in self.members:
@@ -268,16 +262,41 @@ class NatsCluster:
         eventually(lambda: all(one.has_met_all() for one in self.members), deadline_s=START_WITHIN_S, what="a cluster")
         return self
 
+    def stop(self) -> None:
+        """End all members."""
+        for one in self.members:
+            one.stop()
+
     def is_whole(self) -> bool:
         """Return whether every member has a current copy of every stream."""
         streams = set().union(*(one.streams() for one in self.members))
         return bool(streams) and streams == set().union(*(one.leads_whole() for one in self.members))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for one in self.members:
-            one.stop()
+
+class _Startable(Protocol):
+    def start(self) -> Any: ...
+
+    def stop(self) -> None: ...
+
+
+B = TypeVar("B", bound=_Startable)
+
+
+@contextmanager
+def running(directory: Path, make: Callable[[Path], B]) -> Iterator[B]:
+    """Give what *make* makes, running. Where it does not start, another one is made: somebody else took its port."""
+    for attempt in range(ATTEMPTS):
+        made = make(directory / str(attempt))
+        with ExitStack() as stack:
+            stack.callback(made.stop)
+            try:
+                made.start()
+            except AssertionError:
+                if attempt == ATTEMPTS - 1:
+                    raise
+                continue
+            yield made
+            return
 
 
 def bridged(directory: Path, through: int, version: Version) -> Mosquitto:

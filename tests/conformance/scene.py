@@ -52,7 +52,7 @@ class Scene:
     """The members of one fleet; each may be at a broker of its own. Everything entered is left with ``stack``."""
 
     def __init__(self, directory: Path, url: str, stack: ExitStack, **given: Any) -> None:
-        self.fleet = TwoWritersFleet(directory / "fleet", url, audit_s=4.0, **given)
+        self.fleet = TwoWritersFleet(directory / "fleet", url, **{"audit_s": 4.0, **given})
         self.stack = stack
         self.given: dict[str, Any] = {}
 

@@ -9,18 +9,22 @@ from pathlib import Path
 import pytest
 
 from tests.brokers import Mosquitto, eventually
-from tests.conformance.brokers import Version, bridged
+from tests.conformance.brokers import Version, bridged, running
+from tests.conformance.conftest import Learned
 from tests.conformance.proxy import Proxy
 from tests.conformance.scene import PATIENCE_S, Scene, held_of_fleet, push, ready, scene, until
+from tests.conformance.table import BRIDGED
 
 
 class Pair:
     """A here, B there, and the network between them."""
 
     def __init__(self, directory: Path, version: Version, stack: ExitStack) -> None:
-        self.there = stack.enter_context(Mosquitto(directory / "there"))
+        self.there = stack.enter_context(running(directory / "there", Mosquitto))
         self.network = stack.enter_context(Proxy(self.there.port))
-        self.here = stack.enter_context(bridged(directory / "here", self.network.port, version))
+        self.here = stack.enter_context(
+            running(directory / "here", lambda path: bridged(path, self.network.port, version))
+        )
         self.fleet: Scene = stack.enter_context(scene(directory, self.here.url))
         self.fleet.given = {"protocol": version}
 
@@ -35,7 +39,9 @@ def pair(tmp_path: Path, protocol: Version) -> Iterator[Pair]:
         yield Pair(tmp_path, protocol, stack)
 
 
-def test_a_pair_converges_after_conflicting_writes_and_deletes_on_both_sides_of_a_cut(pair: Pair) -> None:
+def test_a_pair_converges_after_conflicting_writes_and_deletes_on_both_sides_of_a_cut(
+    pair: Pair, protocol: Version, learned: Learned
+) -> None:
     writer_here, writer_there = pair.fleet.writer(), pair.fleet.second_writer(broker=pair.there.url)
     here, there = ready(pair.fleet.worker("here")), ready(pair.fleet.worker("there", broker=pair.there.url))
     push(writer_here, {"vad_threshold": 0.6, "model": "large", "language": "de"}, need="retained")
@@ -59,3 +65,4 @@ def test_a_pair_converges_after_conflicting_writes_and_deletes_on_both_sides_of_
     assert here.status.counters.get("Conflict", 0) + there.status.counters.get("Conflict", 0) > 0
     push(writer_here, {"vad_threshold": 0.9}, need="retained")
     until(there, vad_threshold=0.9)
+    learned("conflicting writes and deletes over a cut", BRIDGED[protocol], "the same on both sides")

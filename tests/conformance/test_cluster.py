@@ -14,22 +14,30 @@ from tars_settings.errors import NotSyncedError
 from tars_settings.join import Live
 from tars_settings.writer import Writer
 from tests.brokers import eventually
-from tests.conformance.brokers import Nats, NatsCluster
+from tests.conformance.brokers import Nats, NatsCluster, running
+from tests.conformance.conftest import Learned
 from tests.conformance.onlooker import HungUpError, Onlooker, retained
 from tests.conformance.proxy import Proxy
 from tests.conformance.scene import TOPIC, Scene, Stt, held_of_fleet, push, ready, scene, until
+from tests.conformance.table import CLUSTER
 
-PATIENCE_S = 90.0
-"""After the loss of a member it was seen to refuse connections for 10 s and subscriptions of QoS 1 for 30 s."""
+PATIENCE_S = 180.0
+"""While a member is dead it was seen to refuse connections for 10 s, and to take minutes over subscriptions of QoS 1.
+
+Each needs a group of three copies, and of those whose first leader would be the dead one the client hears after five
+seconds that they failed.
+"""
 
 SEGMENT_SLASHES = 5
+MARKS = 3
+"""The trust document, a key and an index: what a fleet with one value has at the least."""
 RETAINED = "$MQTT_rmsgs"
 """The stream that NATS keeps retained messages in."""
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[NatsCluster]:
-    with NatsCluster(tmp_path / "cluster") as cluster:
+    with running(tmp_path / "cluster", NatsCluster) as cluster:
         yield cluster
 
 
@@ -94,43 +102,52 @@ def kept(port: int) -> dict[str, bytes]:
     return {topic: payload for topic, payload in held_of_fleet(port).items() if topic.count("/") != SEGMENT_SLASHES}
 
 
-@pytest.mark.timeout(400)
-def test_any_one_member_may_die_and_nothing_is_lost(cluster: NatsCluster, fleet: Scene) -> None:
+@pytest.mark.timeout(900)
+def test_any_one_member_may_die_and_nothing_is_lost(cluster: NatsCluster, fleet: Scene, learned: Learned) -> None:
     writer = fleet.writer()
     workers = {one.name: ready(fleet.worker(one.name, broker=one.url)) for one in cluster.members}
     push(writer, {"model": "large"}, need="retained")
     leading = leader(cluster.members)
     live_on_without(leading, cluster, fleet, writer, workers)
     for victim in (one for one in cluster.members if one is not leading):
-        eventually(cluster.is_whole, deadline_s=PATIENCE_S, what="every member has a copy of everything")
-        held = kept(victim.port)
-        assert len(held) >= 4, held
-        victim.kill()
-        for one in cluster.members:
-            if one is not victim:
-                assert kept(one.port) == held
-        victim.start()
-        assert kept(victim.port) == held
-    for live in workers.values():
-        until(ready(live, PATIENCE_S), PATIENCE_S, vad_threshold=0.9, model="large")
+        lose(victim, cluster)
+        come_back(victim, cluster, workers, vad_threshold=0.9, model="large")
+    learned("loss of a member", CLUSTER, "nothing is lost")
 
 
 def live_on_without(
     leading: Nats, cluster: NatsCluster, fleet: Scene, writer: Writer, workers: dict[str, Live[Stt]]
 ) -> None:
-    """Push while the leader is dead, to workers of the other members and one that is new there; then it comes back."""
-    eventually(cluster.is_whole, deadline_s=PATIENCE_S, what="every member has a copy of everything")
-    held = kept(leading.port)
-    rest = tuple(one for one in cluster.members if one is not leading)
-    leading.kill()
+    """Push while the leader is dead, and have a worker join that is new.
+
+    Until the leader is back a member may show its clients an older state than is stored; then all have the push.
+    """
+    rest = lose(leading, cluster)
     assert leader(rest) is not leading
     await_service(rest)
     push_in_time(writer, {"vad_threshold": 0.9})
-    late = ready(fleet.worker("late", broker=rest[0].url), PATIENCE_S)
-    for live in (late, *(workers[one.name] for one in rest)):
-        until(live, PATIENCE_S, vad_threshold=0.9, model="large")
-    assert not set(held) - set(kept(rest[0].port))
-    leading.start()
-    until(ready(workers[leading.name], PATIENCE_S), PATIENCE_S, vad_threshold=0.9, model="large")
-    eventually(lambda: same_everywhere(cluster), deadline_s=PATIENCE_S, what="all members show the same")
+    workers["late"] = fleet.worker("late", broker=rest[0].url)
+    come_back(leading, cluster, workers, vad_threshold=0.9, model="large")
     assert b'"set":0.9' in retained(leading.port, TOPIC)[TOPIC]
+
+
+def lose(victim: Nats, cluster: NatsCluster) -> tuple[Nats, ...]:
+    """Kill a member, see that the others show what it held, and return them."""
+    eventually(cluster.is_whole, deadline_s=PATIENCE_S, what="every member has a copy of everything")
+    held = kept(victim.port)
+    assert len(held) >= MARKS, held
+    victim.kill()
+    rest = tuple(one for one in cluster.members if one is not victim)
+    for one in rest:
+        eventually(
+            lambda one=one: held.items() <= kept(one.port).items(), deadline_s=PATIENCE_S, what="nothing is lost"
+        )
+    return rest
+
+
+def come_back(victim: Nats, cluster: NatsCluster, workers: dict[str, Live[Stt]], **wanted: Any) -> None:
+    """Start a dead member again; every worker is ready then, with the values that are wanted."""
+    victim.start()
+    eventually(lambda: same_everywhere(cluster), deadline_s=PATIENCE_S, what="all members show the same")
+    for live in workers.values():
+        until(ready(live, PATIENCE_S), PATIENCE_S, **wanted)

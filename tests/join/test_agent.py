@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
+
 from tars_settings.adapters.clock import SystemClock
 from tars_settings.adapters.memory import MemoryBroker, MemoryReplica, MemoryTransport
 from tars_settings.agent.loop import Agent
@@ -82,8 +84,9 @@ def test_a_bug_in_a_turn_is_counted_and_the_thread_goes_on() -> None:
 
 
 class Deaf(MemoryTransport):
-    """Delivers nothing in its first session, although it is connected."""
+    """Delivers nothing in its first sessions, although it is connected."""
 
+    deaf_sessions = 1
     sessions = 0
 
     def connect(self) -> None:
@@ -92,19 +95,39 @@ class Deaf(MemoryTransport):
 
     def read(self) -> Sequence[SessionEvent]:
         events = super().read()
-        return [one for one in events if self.sessions > 1 or not isinstance(one, Received)]
+        return [one for one in events if self.sessions > self.deaf_sessions or not isinstance(one, Received)]
 
 
-def test_a_session_that_delivers_nothing_is_begun_anew() -> None:
+def deaf_agent(deaf_sessions: int) -> tuple[Agent, Deaf]:
     broker = MemoryBroker()
     broker.publish("system/config/_trust", trust_payload())
     transport = Deaf(broker)
+    transport.deaf_sessions = deaf_sessions
     policy = Policy(sync_bound_s=0.2)
     replicator = Replicator(Topics(), ROOT.public, nonce="0" * 32, random=lambda: 0.01, policy=policy)
     agent = Agent(replicator, transport, MemoryReplica(), SystemClock())
     agent.feed(Follow("stt-worker"))
+    return agent, transport
+
+
+def test_a_session_that_delivers_nothing_is_begun_anew() -> None:
+    agent, transport = deaf_agent(1)
     agent.start()
-    eventually(lambda: replicator.state_of("stt-worker") == "ready")
+    eventually(lambda: agent.replicator.state_of("stt-worker") == "ready")
     assert transport.sessions == 2
     assert agent.counters["deaf sessions"] == 1
     agent.stop()
+
+
+def test_each_session_that_delivers_nothing_is_waited_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that is only slow would have all of it to do once more."""
+    agent, _ = deaf_agent(2)
+    given_up: list[int] = []
+    drop = agent._drop_session
+    monkeypatch.setattr(agent, "_drop_session", lambda why: (given_up.append(agent.replicator.unheard), drop(why)))
+    agent.start()
+    eventually(lambda: agent.replicator.state_of("stt-worker") == "ready")
+    agent.stop()
+    assert len(given_up) == 2
+    assert given_up[0] >= 2
+    assert given_up[1] >= 4

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tars_settings.core.records import DeltaRow
 from tars_settings.core.register import Registers
 from tars_settings.core.wire import decode_envelope
 from tars_settings.errors import RejectedError
@@ -29,7 +30,7 @@ from tars_settings.testing.sim import run_seed
 from tars_settings.testing.storm import Storm
 from tars_settings.testing.trials import refill, siege
 from tars_settings.trust import validity
-from tars_settings.trust.document import Writer
+from tars_settings.trust.document import TrustDocument, Writer
 from tars_settings.trust.validity import VALID, Judgement, Verdict
 
 Patch = pytest.MonkeyPatch
@@ -239,6 +240,22 @@ def roots_are_not_asked(patch: Patch) -> None:
     patch.setattr(Chain, "follow", first_stays)
 
 
+def everything_counts_as_endorsed(patch: Patch) -> None:
+    """What a stolen key wrote stands as if the root had vouched for it."""
+    patch.setattr(TrustDocument, "is_endorsed", lambda self, digest: True)
+
+
+def bytes_are_encoded_anew(patch: Patch) -> None:
+    """A delta is stored as this release would write it, not as its author signed it."""
+
+    def reworded(delta: Any) -> DeltaRow:
+        envelope = json.loads(delta.raw)
+        return DeltaRow(delta.scope, delta.stamp.digest, json.dumps(envelope).encode())
+
+    for module in (peer, holdings):
+        patch.setattr(module, "delta_row", reworded)
+
+
 MUTANTS: dict[Callable[[Patch], None], set[str]] = {
     ties_by_epoch_and_writer: {"L1", "L2", "I12"},
     tombstones_go_by_age: {"I1", "I6", "L1"},
@@ -259,6 +276,8 @@ MUTANTS: dict[Callable[[Patch], None], set[str]] = {
     heads_are_not_read: {"L1", "L3"},
     floors_are_lowered: {"I5", "I1", "L1"},
     roots_are_not_asked: {"L1"},
+    everything_counts_as_endorsed: {"I3"},
+    bytes_are_encoded_anew: {"I4"},
 }
 """What each mutant may break first; several where a broken rule shows in more than one way."""
 
@@ -302,8 +321,3 @@ def test_repair_without_a_budget_is_caught(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(Repairer, "is_fight", lambda self, topic: False)
     with pytest.raises(BrokenInvariant, match="L5"):
         siege(1)
-
-
-def test_the_model_without_mutants_stays_whole() -> None:
-    """What the mutants are measured against."""
-    assert [run_seed(seed).broken for seed in range(20)] == [""] * 20

@@ -26,9 +26,10 @@ from tars_settings.core.topics import (
     TrustTopic,
 )
 from tars_settings.core.wire import Purpose, decode_envelope, digest_of, encode, pae
-from tars_settings.trust.document import Retirement
+from tars_settings.trust.document import Retirement, follow
+from tars_settings.trust.grants import covers, covers_scope
 from tars_settings.trust.keys import SecretKey, fleet_id, fleet_text
-from tars_settings.trust.secrets import encrypt
+from tars_settings.trust.secrets import associated, encrypt
 from tests.fleets import (
     ALICE,
     BOB,
@@ -42,6 +43,7 @@ from tests.fleets import (
     delta,
     delta_body,
     delta_payload,
+    document,
     index_payload,
     key_topic,
     later_payload,
@@ -168,6 +170,7 @@ def envelopes() -> Any:
         "secret": {
             "id": SECRET.id, "key": SECRET.material.hex(), "nonce": bytes(24).hex(), "alg": ciphertext.alg,
             "plain": '"hunter2"', "scope": SCOPE, "key_path": "api_key", "ct": ciphertext.ct.hex(),
+            "associated": associated(ciphertext.alg, SECRET.id, FLEET, SCOPE, "api_key").decode(),
         },
     }  # fmt: skip
 
@@ -185,6 +188,10 @@ ENDORSING = trust_payload(
     writers=(listed(ALICE, status="compromised"), listed(BOB)),
     endorsed=(delta(ALICE, 5, set_("vad", 0.5)).stamp.digest.hex(),),
 )
+BOTH = sorted(
+    (trust_payload(2, reason=reason) for reason in ("one", "other")), key=lambda raw: follow(document(), raw).digest
+)
+"""Two documents of one version, the lesser digest first."""
 NARROW = trust_payload(2, writers=(listed(ALICE, (f"{SCOPE}.audio", "tts-*")), listed(BOB)))
 
 
@@ -227,6 +234,8 @@ def verdicts() -> Any:
         _case("up to its retirement", "valid", "", GOOD, held=(TRUST, RETIRED)),
         _case("after its retirement", "rejected", "retired", delta_payload(ALICE, 6), held=(TRUST, RETIRED)),
         _case("compromised", "rejected", "compromised", delta_payload(ALICE, 4), held=(TRUST, ENDORSING)),
+        _case("compromised, of a gen to come", "rejected", "compromised",
+              delta_payload(ALICE, 4, gen=3), held=(TRUST, ENDORSING)),
         _case("compromised and endorsed", "valid", "", GOOD, held=(TRUST, ENDORSING)),
         _case("below the floor and listed", "valid", "", listed_delta, held=(TRUST, FLOORS["short"])),
         _case("at the floor and not listed", "rejected", "below-floor", GOOD, held=(TRUST, FLOORS["short"])),
@@ -249,6 +258,14 @@ def verdicts() -> Any:
               ALICE.sign("delta", FLEET, delta_body(5, set_("vad"), set_("vad.x")))),
         _case("the same key twice", "rejected", "malformed",
               ALICE.sign("delta", FLEET, delta_body(5, set_("vad"), set_("vad")))),
+        _case("a name twice within a value", "rejected", "malformed",
+              ALICE.sign("delta", FLEET, delta_body(5, set_("vad", "V")).replace(b'"V"', b'{"a":1,"a":1}'))),
+        _case("an optional field with its default", "rejected", "malformed",
+              ALICE.sign("delta", FLEET, delta_body(5)[:-1] + b',"reason":""}')),
+        _case("set and unset at once", "rejected", "malformed",
+              ALICE.sign("delta", FLEET, delta_body(5, Assignment("vad", set=1, unset=True)))),
+        _case("without assignments", "rejected", "malformed",
+              ALICE.sign("delta", FLEET, b'{"scope":"stt-worker","gen":1,"epoch":5,"trust":1,"assign":[]}')),
         _case("epoch 0", "rejected", "malformed", ALICE.sign("delta", FLEET, delta_body(0))),
         _case("an epoch beyond 2^53-1", "rejected", "malformed", ALICE.sign("delta", FLEET, delta_body(2**53))),
         _case("an illegal key", "rejected", "malformed", ALICE.sign("delta", FLEET, delta_body(5, set_("vad_")))),
@@ -267,6 +284,11 @@ def verdicts() -> Any:
         _case("a floor without a grant of the scope", "rejected", "not-granted", FLOORS["short"],
               topic=floor, held=(TRUST, NARROW)),
         _case("a trust document", "valid", "", RETIRED, topic=trust),
+        _case("one that rotates the roots", "valid", "",
+              trust_payload(2, roots=(ROOT_2, ROOT_3), threshold=2, signed_by=(ROOT, ROOT_2, ROOT_3)), topic=trust),
+        _case("of one version, with the greater digest", "valid", "", BOTH[1], topic=trust, held=(TRUST, BOTH[0])),
+        _case("of one version, with the lesser digest", "rejected", "untrusted",
+              BOTH[0], topic=trust, held=(TRUST, BOTH[1])),
         _case("an older one", "rejected", "untrusted", TRUST, topic=trust, held=(TRUST, RETIRED)),
         _case("of another root", "rejected", "untrusted", trust_payload(2, signed_by=(MALLORY,)), topic=trust),
         _case("of roots that nobody introduced", "held", "chain-missing",
@@ -326,6 +348,58 @@ def presence() -> Any:
     return {"report": json.loads(encode_presence(report)), "bytes": encode_presence(report).decode()}
 
 
+VALUES = {
+    # Written as an author must write them: each is the one form of what it says.
+    "canonical": [
+        "null", "true", "false", "0", "-1", "18446744073709551615", "-9223372036854775808", "0.0", "-0.0", "1.0", "2.5",
+        "0.1", "100.0", "0.0001", "0.00001", "1e-6", "1.5e-7", "123456789.0", "1000000000000000.0", "1e16",
+        "1.2345678901234568e16", "1e22", "1.7976931348623157e308", "5e-324", '""', '"\u00e4 \u2028 \U0001f600"',
+        '"\\u0000\\u001f\\b\\t\\n\\f\\r\\"\\\\/\x7f"', "[]", "{}", '[1,2.5,"a",null,[true]]', '{"b":1,"a":{"c":[]}}',
+    ],
+    "refused": [
+        ("+1", "no JSON"), ("01", "no JSON"), (".5", "no JSON"), ("NaN", "no JSON"), ("Infinity", "no JSON"),
+        ("1.", "no JSON"), ("'a'", "no JSON"), ('"\t"', "a control character that is not escaped"),
+        ("-0", "the integer 0 has no sign"), ("1e2", "100.0 in its shortest form"), ("1E16", "a capital"),
+        ("1e+16", "a plus sign"), ("10000000000000000.0", "from 1e16 on with an exponent"), ("0.50", "a zero too many"),
+        ("0.000001", "below 0.00001 with an exponent"), ("1e-5", "from 0.00001 on without an exponent"),
+        ("0.1000000000000000055", "digits that a double does not hold"), ("1e400", "no double"),
+        ("18446744073709551616", "beyond 64 bits"), ("-9223372036854775809", "beyond 64 bits"),
+        ('"\\u0061"', "an escape that is not needed"), ('"\\/"', "an escape that is not needed"),
+        ('"\\u001F"', "hex digits are lower-case"), ('"\\u0009"', "its short escape is \\t"),
+        ('"\\ud800"', "half of a character"), ("[1, 2]", "a blank"), ('{"a":1,"a":1}', "a name twice"),
+        ("[" * 33 + "]" * 33, "nested deeper than 32 levels"),
+    ],
+}  # fmt: skip
+
+
+def values() -> Any:
+    """JSON of values as it may stand in ``set``, and as it may not, with the reason."""
+    refused = [{"text": text, "why": why} for text, why in VALUES["refused"]]
+    return {"canonical": VALUES["canonical"], "refused": refused}
+
+
+def grants() -> Any:
+    """Which grants cover which keys of which scopes, and texts that are no grants."""
+    texts = [
+        "*", "_all", "_all.a", "billing", "bill*", "billing@pi-3", "billing@pi-*", "billing@*", "*@pi-3",
+        "billing.audio", "billing.audio.gain", "billing.audio.g*", "billing.*.gain", "billing.*",
+    ]  # fmt: skip
+    places = [
+        ("_all", "a.b"), ("_all", "ab"), ("billing", "audio"), ("billing", "audio.gain.left"), ("billing", "audiobook"),
+        ("billing@pi-3", "audio.gain"), ("billing@pi-34", "rate"), ("billing-admin", "audio.gain"),
+        ("xbilling", "gain"),
+    ]  # fmt: skip
+    return {
+        "covers": [
+            {"grant": text, "covered": [f"{scope} {key}" for scope, key in places if covers(text, scope, key)],
+             "scopes": [scope for scope in dict.fromkeys(scope for scope, _ in places) if covers_scope(text, scope)]}
+            for text in texts
+        ],
+        "places": [f"{scope} {key}" for scope, key in places],
+        "no grants": ["", "a/*", "**", "*a", "a*b", "_all@x", "_al*", "A", "a@", "a@B", "a.", "a..b", "a\n"],
+    }  # fmt: skip
+
+
 FILES = {
     "keys": keys,
     "topics": topics,
@@ -333,6 +407,8 @@ FILES = {
     "verdicts": verdicts,
     "merges": merges,
     "presence": presence,
+    "values": values,
+    "grants": grants,
 }
 
 

@@ -14,15 +14,17 @@ from tars_settings.core.head import parse_segment, segment_digest
 from tars_settings.core.presence import encode_presence, parse_presence
 from tars_settings.core.register import Registers, effective
 from tars_settings.core.topics import Topics
-from tars_settings.core.wire import decode_envelope, digest_of, pae
-from tars_settings.errors import RejectedError
+from tars_settings.core.wire import decode_envelope, digest_of, encode, pae
+from tars_settings.errors import MalformedError, RejectedError
 from tars_settings.gossip.effects import Effect, HeldBack, Rejected
 from tars_settings.gossip.loading import Loading
 from tars_settings.gossip.peer import Peer
 from tars_settings.trust import sodium
+from tars_settings.trust.grants import covers, covers_scope, is_grant
 from tars_settings.trust.keys import SecretKey, SigningKey, fleet_id, parse_fleet
-from tars_settings.trust.secrets import decrypt
-from tests.vectors.make import FILES, HERE, text_of
+from tars_settings.trust.secrets import associated, decrypt
+from tests.fleets import ALICE, FLEET, delta_body, set_
+from tests.vectors.make import FILES, GOOD, HERE, text_of
 
 
 def vectors(name: str) -> Any:
@@ -75,6 +77,9 @@ def test_the_encrypted_value_opens() -> None:
     (item,) = parse_delta(payload.encode(), fleet)[1].body.assign
     key = SecretKey(secret["id"], bytes.fromhex(secret["key"]))
     assert item.secret.ct.hex() == secret["ct"]  # type: ignore[union-attr]
+    assert (
+        associated(secret["alg"], key.id, fleet, secret["scope"], secret["key_path"]).decode() == secret["associated"]
+    )
     opened = decrypt(item.secret, {key.id: key}, fleet=fleet, scope=secret["scope"], key=secret["key_path"])  # type: ignore[arg-type]
     assert opened.decode() == secret["plain"]
 
@@ -117,6 +122,34 @@ def test_presence() -> None:
     made = vectors("presence")
     assert encode_presence(parse_presence(made["bytes"].encode())).decode() == made["bytes"]
     assert json.loads(made["bytes"]) == made["report"]
+
+
+def _with_value(text: str) -> bytes:
+    return delta_body(5, set_("vad", "V")).replace(b'"V"', text.encode("utf-8", "surrogatepass"))
+
+
+@pytest.mark.parametrize("text", vectors("values")["canonical"])
+def test_canonical_values(text: str) -> None:
+    payload = ALICE.sign("delta", FLEET, _with_value(text))
+    assert encode(parse_delta(payload, FLEET)[1].body.assign[0].set).decode() == text
+
+
+@pytest.mark.parametrize("case", vectors("values")["refused"], ids=lambda case: case["text"][:40])
+def test_values_in_another_form_are_malformed(case: dict[str, str]) -> None:
+    body = _with_value(case["text"])
+    payload = GOOD.replace(bytes(decode_envelope(GOOD).body), body)
+    with pytest.raises(MalformedError):
+        parse_delta(payload, FLEET)
+
+
+def test_grants() -> None:
+    made = vectors("grants")
+    for one in made["covers"]:
+        assert is_grant(one["grant"])
+        assert [place for place in made["places"] if covers(one["grant"], *place.split())] == one["covered"]
+        scopes = dict.fromkeys(place.split()[0] for place in made["places"])
+        assert [scope for scope in scopes if covers_scope(one["grant"], scope)] == one["scopes"]
+    assert [text for text in made["no grants"] if is_grant(text)] == []
 
 
 def test_every_reason_of_a_refusal_has_a_vector() -> None:
