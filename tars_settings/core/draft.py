@@ -33,6 +33,11 @@ class Draft(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The body; its form was checked when the draft was read."""
         return read_delta_body(self.raw_body)
 
+    @property
+    def text(self) -> bytes:
+        """The draft as a file holds it."""
+        return encode(self)
+
     def with_consent(self, cosignature: Cosignature) -> bytes:
         """Return the draft with one more cosignature, in place of an earlier one of the same key."""
         body = self.body
