@@ -228,8 +228,15 @@ class Writing:
         return max([*below, own if own_gen == gen else 0], default=0)
 
     def _over(self, scope: str, item: Assignment) -> Assignment:
+        """Return the assignment with what it replaces.
+
+        Raises:
+            ConflictError: it says itself what it is to replace, and something else is there by now.
+        """
         held = self._peer.registers.winner(scope, item.key)
         over = msgspec.UNSET if held is None else held.delta.stamp.digest.hex()
+        if item.over not in (msgspec.UNSET, over):
+            raise ConflictError(f"{scope} {item.key} was set meanwhile: someone was faster")
         return Assignment(item.key, set=item.set, secret=item.secret, unset=item.unset, over=over)
 
     # --- publishing --------------------------------------------------------------------------------------------------

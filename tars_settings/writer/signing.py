@@ -246,9 +246,11 @@ class Writer:
     ) -> Receipt:
         """Sign and publish assignments that were checked and encrypted before; they keep their ciphertexts.
 
-        For values that are to be signed anew: those of a lost key, and secrets under another key id.
+        For values that are to be signed anew: those of a lost key, and secrets under another key id. One that says what
+        it replaces (``over``) replaces that or nothing.
 
         Raises:
+            ConflictError: something else is there by now. Nothing was signed.
             NotGrantedError, NotSyncedError, EpochExhaustedError: the answer is no. Nothing was signed.
             TooLargeError: it does not fit a delta; the message says which split would.
         """
