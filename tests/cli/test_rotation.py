@@ -23,7 +23,7 @@ from tests.brokers import DEADLINE_S, Mosquitto, eventually
 from tests.cli.running import Plant, found_plant
 
 SECRETS = [f"s{n}" for n in range(20)]
-FIELDS: Any = {**{name: (SecretStr | None, None) for name in SECRETS}, "n": (int, 0)}
+FIELDS: Any = {**dict.fromkeys(SECRETS, (SecretStr | None, None)), "n": (int, 0)}
 Vault: Any = create_model("Vault", __base__=Settings, __cls_kwargs__={"service": "vault"}, **FIELDS)
 
 
