@@ -1,8 +1,8 @@
 """``python -m tests.audit``: bandit over the library, and pip-audit over what is installed beside it.
 
 Each finding of bandit that stays is in a table here with the reason why, and so is each known vulnerability; what is
-not there fails, and so does an entry that nothing matches any more. pip-audit calls it a success when it could ask about
-no package at all: that is told as *not run*, and never as passed.
+not there fails, and so does an entry that nothing matches any more. pip-audit calls it a success when it could ask
+about no package at all: that is told as *not run*, and never as passed.
 """
 
 from __future__ import annotations

@@ -9,6 +9,21 @@ from pathlib import Path
 import pytest
 
 from tests.brokers import Mosquitto
+from tests.canary import (
+    pytest_configure,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+    pytest_testnodedown,
+    pytest_unconfigure,
+)
+
+__all__ = [
+    "pytest_configure",
+    "pytest_sessionfinish",
+    "pytest_terminal_summary",
+    "pytest_testnodedown",
+    "pytest_unconfigure",
+]
 
 
 def pytest_configure() -> None:

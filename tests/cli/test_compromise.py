@@ -81,7 +81,7 @@ def kid_at(fleet: Plant, key: str) -> str:
 def test_one_command_takes_the_fleet_back_from_a_stolen_key(fleet: Plant) -> None:
     thief = granted(fleet, "thief")
     pushed(fleet, "silence_s=2")
-    good = pushed(fleet, "vad_threshold=0.7", "api_key=sk-0451", TARS_SETTINGS_WRITER_KEY=str(thief))
+    good = pushed(fleet, "vad_threshold=0.7", "api_key=canary-in-a-mine-0451", TARS_SETTINGS_WRITER_KEY=str(thief))
     poison(fleet, thief, vad_threshold=0.01, silence_s=9.0, suppress_echo=False)
     blocked = fleet.cli("push", "stt-worker", "vad_threshold=0.5")
     assert blocked.code == 1, "the epoch was poisoned, and a push went through"
@@ -110,7 +110,7 @@ def test_one_command_takes_the_fleet_back_from_a_stolen_key(fleet: Plant) -> Non
     stolen = SigningKey.from_text(thief.read_text()).kid
     assert stolen not in {kid_at(fleet, key) for key in (*wanted, "api_key")}
     revealed = fleet.cli("get", "stt-worker", "api_key", "--reveal", "api_key")
-    assert revealed.out.strip() == "sk-0451"
+    assert revealed.out.strip() == "canary-in-a-mine-0451"
 
     assert pushed(fleet, "vad_threshold=0.6") < MAX_EPOCH
     assert value(fleet, "vad_threshold") == 0.6

@@ -82,11 +82,17 @@ def test_a_push_that_needs_consent_goes_from_hand_to_hand(
     change, signed = tmp_path / "change.draft", tmp_path / "change.draft.cosigned"
     tmp_path.chmod(0o700)
     told = draft_of(
-        plant, change, "vad_threshold=0.7", "api_key=sk-4711", "--reason", "the hall echoes", **keys["author"]
+        plant,
+        change,
+        "vad_threshold=0.7",
+        "api_key=canary-in-a-mine-4711",
+        "--reason",
+        "the hall echoes",
+        **keys["author"],
     )
     assert (told["author"], told["cosigned_by"]) == ("author", [])
     assert {one["key"]: one["value"] for one in told["assign"]} == {"vad_threshold": 0.7, "api_key": None}
-    assert b"sk-4711" not in change.read_bytes()
+    assert b"canary-in-a-mine-4711" not in change.read_bytes()
     assert value(plant, "vad_threshold") == 0.4, "a draft is not published"
 
     unasked = plant.cli("keys", "cosign", str(change), **keys["second"])

@@ -20,6 +20,7 @@ from tars_settings.errors import ConflictError
 from tars_settings.testing import MemoryFleet
 from tars_settings.writer import Writer
 from tests.brokers import DEADLINE_S, Mosquitto, eventually
+from tests.canary import MARK
 from tests.cli.running import Plant, found_plant
 
 SECRETS = [f"s{n}" for n in range(20)]
@@ -53,7 +54,7 @@ class Load:
             self.trouble.append(error)
 
     def push(self, number: int) -> None:
-        self._writer.push(Vault, {"s0": f"value-{number}", "n": number}, instance=None).wait(need="accepted")
+        self._writer.push(Vault, {"s0": f"{MARK}-{number}", "n": number}, instance=None).wait(need="accepted")
         self.pushes = number
 
     def __enter__(self) -> Load:
@@ -82,7 +83,7 @@ def test_no_worker_is_ever_without_its_value_while_secrets_are_rotated_under_loa
     missing: list[str] = []
     with ExitStack() as stack:
         writer = stack.enter_context(Writer(writer_key=other, state_dir=plant.cli.home / "other"))
-        writer.push(Vault, {name: f"value-{name}" for name in SECRETS}, instance=None)
+        writer.push(Vault, {name: f"{MARK}-{name}" for name in SECRETS}, instance=None)
         workers: list[Live[Any]] = []
 
         def look(change: Change[Any]) -> None:
@@ -107,7 +108,7 @@ def test_no_worker_is_ever_without_its_value_while_secrets_are_rotated_under_loa
         again = CliRunner().invoke(app, ["keys", "rotate-secrets", "k2"])
         assert again.exit_code == 0, again.stderr
         eventually(lambda: ids(writer) == {"k2"}, what="all under the new key")
-        wanted = {name: f"value-{name}" for name in SECRETS} | {"s0": f"value-{load.pushes}"}
+        wanted = {name: f"{MARK}-{name}" for name in SECRETS} | {"s0": f"{MARK}-{load.pushes}"}
         for worker in workers:
             eventually(lambda one=worker: one.current.n == load.pushes)  # type: ignore[misc]
             assert {name: getattr(worker.current, name).get_secret_value() for name in SECRETS} == wanted
