@@ -14,10 +14,12 @@ from tests.canary import FORMS, MARK, forms, holds
 
 ROOT = Path(__file__).resolve().parents[1]
 OTHER = "another-canary"
-CONFTEST = (
-    "from tests.canary import (pytest_configure, pytest_sessionfinish, pytest_terminal_summary, pytest_testnodedown,\n"
-    "                          pytest_unconfigure)\n"
-)
+CONFTEST = """
+from tests import canary
+
+def pytest_configure(config):
+    config.pluginmanager.register(canary)
+"""
 TESTS = {
     "clean": "def test_clean(tmp_path): (tmp_path / 'a').write_text('nothing')",
     "plain": "def test_plain(tmp_path): (tmp_path / 'leak').write_text('x' * 5000 + MARK)",

@@ -141,6 +141,22 @@ class Conflict(msgspec.Struct, frozen=True, eq=False):
     loser: Delta
 
 
+class Equivocation(msgspec.Struct, frozen=True):
+    """One key signed two deltas under one epoch: it is in two hands, or its holder shows each of us another one.
+
+    ``first`` and ``second`` are their digests in hex, ``raws`` both envelopes, exactly as signed: anyone can verify the
+    evidence. All peers end with the same one all the same. Told once for each pair.
+    """
+
+    scope: str
+    kid: str
+    gen: int
+    epoch: int
+    first: str
+    second: str
+    raws: tuple[bytes, ...]
+
+
 class ScopeSynced(msgspec.Struct, frozen=True):
     """How complete a scope is. ``lacking`` names what is mentioned and was not produced, and who mentioned it."""
 
@@ -208,6 +224,7 @@ Notice = (
     | FloorRaised
     | Compacted
     | Conflict
+    | Equivocation
     | ScopeSynced
     | Repaired
     | RepairFight
