@@ -12,6 +12,7 @@ _TRUST: Final = "tests/trust/"
 _GOSSIP: Final = "tests/gossip/"
 _LIVE: Final = "tests/integration/test_hostile.py::"
 _MQTT: Final = "tests/adapters/"
+_ROTATION: Final = "tests/cli/test_rotation.py::"
 
 
 class Row(NamedTuple):
@@ -729,8 +730,8 @@ ROWS: Final = (
         "It is read again, and what stands now is rotated.",
         "What is signed anew says which delta it replaces, and replaces that or nothing.",
         (
-            "tests/cli/test_rotation.py::test_what_was_set_meanwhile_is_not_put_back",
-            "tests/cli/test_rotation.py::test_no_worker_is_ever_without_its_value_while_secrets_are_rotated_under_load",
+            _ROTATION + "test_what_was_set_meanwhile_is_not_put_back",
+            _ROTATION + "test_no_worker_is_ever_without_its_value_while_secrets_are_rotated_under_load",
         ),
     ),
     Row(
