@@ -107,6 +107,10 @@ class NotGrantedError(RefusedError):
     """The writer's grant does not cover what it wants to write."""
 
 
+class NotCosignedError(NotGrantedError):
+    """The grant demands cosignatures of other writers, and too few are there."""
+
+
 class InvalidValueError(RefusedError):
     """Values do not fit the model or the schemas in use; all bad keys are named together."""
 

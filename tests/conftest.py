@@ -8,11 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from tests import canary
 from tests.brokers import Mosquitto
 
 
-def pytest_configure() -> None:
-    """Heed Ctrl-C: a run that a shell put into the background has it ignored, and hands that on to every child."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Search all files for secrets at the end, and heed Ctrl-C.
+
+    A run that a shell put into the background has it ignored, and hands that on to every child.
+    """
+    config.pluginmanager.register(canary)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

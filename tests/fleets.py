@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 
-from tars_settings.core.delta import Assignment, Delta, DeltaBody
+from tars_settings.core.delta import Assignment, Delta, DeltaBody, with_cosig
 from tars_settings.core.head import IndexBody, Segment, SegmentRef, encode_segment, segment_digest
 from tars_settings.core.topics import KeyTopic, Topics
 from tars_settings.core.wire import decode_envelope, encode, pae
 from tars_settings.trust import sodium
-from tars_settings.trust.document import TrustBody, TrustDocument, Writer, follow, pin
+from tars_settings.trust.document import Demand, TrustBody, TrustDocument, Writer, follow, pin
 from tars_settings.trust.keys import SigningKey
 from tars_settings.trust.validity import read_delta
 
@@ -24,6 +24,7 @@ ROOT_3 = SigningKey("root", "root-3", bytes([3]) * 32)
 ALICE = SigningKey("writer", "alice", bytes([11]) * 32)
 BOB = SigningKey("writer", "bob", bytes([12]) * 32)
 MALLORY = SigningKey("writer", "mallory", bytes([13]) * 32)
+CAROL = SigningKey("writer", "carol", bytes([14]) * 32)
 FLEET = ROOT.kid
 ALL_GRANTS = ("*", "_all")
 
@@ -69,6 +70,23 @@ def delta_body(epoch: int, *assign: Assignment, scope: str = SCOPE, gen: int = 1
 
 def delta_payload(signer: SigningKey, epoch: int, *assign: Assignment, fleet: str = FLEET, **more: Any) -> bytes:
     return signer.sign("delta", fleet, delta_body(epoch, *assign, **more))
+
+
+def cosigned_body(
+    author: SigningKey, cosigners: tuple[SigningKey, ...], epoch: int, *assign: Assignment, **more: Any
+) -> bytes:
+    plain = delta_body(epoch, *assign, **more)
+    return with_cosig(plain, tuple(key.countersign(FLEET, author.kid, plain) for key in cosigners))
+
+
+def cosigned_payload(
+    author: SigningKey, cosigners: tuple[SigningKey, ...], epoch: int, *assign: Assignment, **more: Any
+) -> bytes:
+    return author.sign("delta", FLEET, cosigned_body(author, cosigners, epoch, *assign, **more))
+
+
+def demand(grant: str, need: int, *of: SigningKey) -> Demand:
+    return Demand(grant, need, tuple(key.kid for key in of))
 
 
 def delta(signer: SigningKey, epoch: int, *assign: Assignment, **more: Any) -> Delta:

@@ -63,6 +63,8 @@ class _Lost:
     key: str
     winner: Delta
     after: Delta | None
+    rests_on_it: bool
+    """Whether what shows then needs the lost key's signature or consent, and stands by endorsement."""
 
     @property
     def fate(self) -> str:
@@ -103,9 +105,9 @@ def compromise(
         kid, entry = succession.find_writer(writer.trust, name)
         scopes = every_scope(common, writer, _named(scope))
         deltas = deltas_of(writer, scopes)
-        good = succession.good_digests(deltas, kid, _limits(good_until or (), scopes))
+        good = succession.good_digests(deltas, kid, _limits(good_until or (), scopes), writer.trust)
         lost = _lost(deltas, kid, good, writer.trust)
-        endorsed = sorted({one.after.stamp.digest.hex() for one in lost if one.after and one.after.stamp.kid == kid})
+        endorsed = sorted({one.after.stamp.digest.hex() for one in lost if one.after and one.rests_on_it})
         body = succession.compromise(writer.trust, name, endorsed, **signing.why)
         _show(common, writer.trust, lost)
         confirmed(common, f"Void what {entry.name} signed, and raise gen to {body.gen}?", yes=yes)
@@ -133,17 +135,25 @@ def _limits(words: Iterable[str], scopes: Iterable[str]) -> dict[str, int]:
 def _lost(
     deltas: Iterable[Delta], kid: str, good: Mapping[tuple[str, str], Delta], trust: TrustDocument
 ) -> tuple[_Lost, ...]:
-    """Return the keys whose winner the lost key signed, by scope and key."""
+    """Return the keys whose winner the lost key signed, or gave a consent to that it needs, by scope and key."""
+
+    def falls(delta: Delta) -> bool:
+        return succession.needs(delta, kid, trust) and not trust.is_endorsed(delta.stamp.digest)
+
     winners: dict[tuple[str, str], Delta] = {}
     others: dict[tuple[str, str], Delta] = dict(good)
     for delta in deltas:
         for item in delta.body.assign:
             place = (delta.scope, item.key)
             _keep_greatest(winners, place, delta)
-            if delta.stamp.kid != kid or trust.is_endorsed(delta.stamp.digest):
+            if not falls(delta):
                 _keep_greatest(others, place, delta)
-    mine = sorted(place for place, winner in winners.items() if winner.stamp.kid == kid)
-    return tuple(_Lost(*place, winners[place], others.get(place)) for place in mine)
+    mine = sorted(place for place, winner in winners.items() if succession.needs(winner, kid, trust))
+    return tuple(_lost_at(place, winners[place], others.get(place), kid, trust) for place in mine)
+
+
+def _lost_at(place: tuple[str, str], winner: Delta, after: Delta | None, kid: str, trust: TrustDocument) -> _Lost:
+    return _Lost(*place, winner, after, after is not None and succession.needs(after, kid, trust))
 
 
 def _keep_greatest(held: dict[tuple[str, str], Delta], place: tuple[str, str], delta: Delta) -> None:
@@ -192,17 +202,17 @@ def _put_right(common: Common, writer: Writer, kid: str, lost: tuple[_Lost, ...]
             "no other writer's key is here: what stands does so by endorsement alone; make and grant a new key"
         )
         return 0
-    return sum(_sign_anew(common, writer, scope, _of(lost, scope, kid)) for scope in sorted({x.scope for x in lost}))
+    return sum(_sign_anew(common, writer, scope, _of(lost, scope)) for scope in sorted({x.scope for x in lost}))
 
 
-def _of(lost: tuple[_Lost, ...], scope: str, kid: str) -> list[Assignment]:
+def _of(lost: tuple[_Lost, ...], scope: str) -> list[Assignment]:
     """Return what of a scope nobody in good standing signed.
 
     A key above or below another one is left to its endorsement: signed anew it would be the newer of the two.
     """
     here = [one for one in lost if one.scope == scope]
     alone = [one for one in here if not any(other is not one and overlap(other.key, one.key) for other in here)]
-    return [one.assignment for one in alone if one.after is None or one.after.stamp.kid == kid]
+    return [one.assignment for one in alone if one.after is None or one.rests_on_it]
 
 
 def _sign_anew(common: Common, writer: Writer, scope: str, assign: list[Assignment]) -> int:

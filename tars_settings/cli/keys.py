@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from tars_settings.adapters.keyfiles import write_key
-from tars_settings.cli import sealkey, secretkeys
+from tars_settings.cli import cosigning, sealkey, secretkeys
 from tars_settings.cli.common import Common, command
+from tars_settings.cli.cosigning import DemandOption, demands_of, upheld
 from tars_settings.cli.founding import TRUST_FILE, adopt_trust
 from tars_settings.cli.ratify import (
     OutOption,
@@ -61,6 +62,7 @@ def register(keys: typer.Typer) -> None:
         ("export", export),
         ("sign", sign),
         ("publish", publish),
+        ("cosign", cosigning.cosign),
         ("rotate-secrets", secretkeys.rotate),
         ("rotate-seal", sealkey.rotate),
     ):
@@ -102,7 +104,7 @@ def _held(common: Common, *, offline: bool) -> tuple[TrustDocument, str]:
 def _table(held: TrustDocument, secrets: list[str]) -> Table:
     document = told(held.body)
     rows: list[tuple[Any, ...]] = [("root", "", one["kid"], "active", "") for one in document["roots"]]
-    rows += [("writer", one["name"], one["kid"], one["status"], " ".join(one["grants"])) for one in document["writers"]]
+    rows += [("writer", one["name"], one["kid"], one["status"], _grants(one)) for one in document["writers"]]
     rows += [("secret", name, "", "encrypts" if n == 0 else "readable", "") for n, name in enumerate(secrets)]
     return Table(("kind", "name", "kid", "status", "grants"), rows_of(rows))
 
@@ -174,15 +176,21 @@ def grant(
     root_key: RootKeyOption = None,
     out: OutOption = None,
     reason: ReasonOption = "",
+    cosign: DemandOption = None,
 ) -> int:
     """Let a writer write: exactly these grants, in place of those that it had.
+
+    With --cosign only what other writers consent to counts (push --cosign, keys cosign). What shows now is endorsed.
 
     Example: tars-settings keys grant ops-2 'stt-worker' 'audio-*' --public ed25519:...
     """
     key = None if public is None else public_key(public, "--public")
     signing = Signing.of(root_key, out, reason)
     with session(common) as writer:
-        body = succession.grant(writer.trust, name, key, grants, **signing.why)
+        demands = demands_of(cosign or (), grants, writer.trust)
+        body = succession.grant(writer.trust, name, key, grants, demands, **signing.why)
+        if demands:
+            body = upheld(common, writer, body, name)
         common.out.document(ratify(common, writer, body, signing))
     return 0
 
@@ -243,7 +251,13 @@ def sign(common: Common, file: FileArgument, root_key: RootKeyOption = None, out
 
 
 def _row(writer: dict[str, Any]) -> tuple[str, str, str]:
-    return (writer["name"], writer["status"], " ".join(writer["grants"]))
+    return (writer["name"], writer["status"], _grants(writer))
+
+
+def _grants(writer: dict[str, Any]) -> str:
+    """Return what it may write, and under which grants others have to consent."""
+    demands = [f"{one['grant']}={one['need']}:{','.join(one['of'])}" for one in writer["cosign"]]
+    return " ".join([*writer["grants"], *(["with"] if demands else []), *demands])
 
 
 def publish(common: Common, file: FileArgument) -> int:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
 from tars_settings.cli import outcome
 from tars_settings.cli.common import CONNECT_WITHIN_S, INTERRUPTED, Common, command
+from tars_settings.cli.cosigning import CosignedOption, CosignOption, draft_in, keep_draft
 from tars_settings.cli.founding import adopt_trust
 from tars_settings.cli.values import assignments, checked_keys, model_of, typed, typed_by_model
 from tars_settings.core.names import Scope
@@ -22,8 +24,11 @@ from tars_settings.writer import Receipt, Writer
 TargetArgument = Annotated[
     str, typer.Argument(metavar="SERVICE[@INSTANCE]", help="Whom it addresses; _all for every service")
 ]
+TargetOrNone = Annotated[
+    str | None, typer.Argument(metavar="SERVICE[@INSTANCE]", help="Whom it addresses; _all for every service")
+]
 WordsArgument = Annotated[
-    list[str], typer.Argument(metavar="KEY=VALUE...", help="What to set, such as vad_threshold=0.6")
+    list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="What to set, such as vad_threshold=0.6")
 ]
 KeysArgument = Annotated[list[str], typer.Argument(metavar="KEY...", help="What to unset")]
 ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept with the change")]
@@ -53,12 +58,14 @@ def register(app: typer.Typer) -> None:
 class _Wait:
     workers: bool
     timeout_s: float
+    draft: Path | None = None
+    """Nothing is published: what is to be cosigned goes here."""
 
 
 def push(
     common: Common,
-    target: TargetArgument,
-    words: WordsArgument,
+    target: TargetOrNone = None,
+    words: WordsArgument = None,
     reason: ReasonOption = "",
     by: ByOption = None,
     model: ModelOption = None,
@@ -67,19 +74,30 @@ def push(
     expect_epoch: ExpectOption = None,
     wait: WaitOption = True,
     timeout_s: TimeoutOption = 5.0,
+    cosign: CosignOption = None,
+    cosigned: CosignedOption = None,
 ) -> int:
     """Set keys of a service, and see which workers applied them.
 
-    Values are typed by --model, else by the schemas that workers published, else by their looks.
+    Values are typed by --model, else by the schemas that workers published, else by their looks. Where a grant demands
+    the consent of others, --cosign writes a draft for them ('keys cosign'), and --cosigned publishes it.
 
     Example: tars-settings push stt-worker vad_threshold=0.6 --reason "noisy kitchen"
     """
+    if cosigned is not None:
+        if target or words or cosign:
+            raise UsageError("--cosigned FILE: the draft says what is set, as others saw it; leave everything else out")
+        draft = draft_in(common, cosigned)
+        return _carry_out(common, lambda writer: writer.push_cosigned(draft.text), _Wait(wait, timeout_s))
+    if not target or not words:
+        raise UsageError("expected SERVICE KEY=VALUE..., or --cosigned FILE; see tars-settings push --help")
     texts, scope = assignments(words), Scope.parse(target)
     settings = _model_for(model, scope)
     secrets = checked_keys(secret or ())
     if strangers := sorted(set(secrets) - texts.keys()):
         raise UsageError(f"--secret {', '.join(strangers)}: this push does not set it")
     options: dict[str, Any] = {"secret": secrets, "reason": reason, "by": by, "expect_epoch": expect_epoch}
+    options["cosign"] = cosign is not None
 
     def write(writer: Writer) -> Receipt:
         if settings is not None:
@@ -90,7 +108,7 @@ def push(
         hidden, open_ = {*secrets, *told.secret}, {*told.plain, *(told.undescribed if plain else ())}
         return writer.push(str(scope), values, **(options | {"secret": hidden, "plain": open_ - hidden}))
 
-    return _carry_out(common, write, _Wait(wait, timeout_s))
+    return _carry_out(common, write, _Wait(wait, timeout_s, cosign))
 
 
 def unset(
@@ -102,14 +120,15 @@ def unset(
     expect_epoch: ExpectOption = None,
     wait: WaitOption = True,
     timeout_s: TimeoutOption = 5.0,
+    cosign: CosignOption = None,
 ) -> int:
     """Take the fleet's opinion on keys away: the next lower source shows again.
 
     Example: tars-settings unset stt-worker vad_threshold
     """
     scope, names = Scope.parse(target), checked_keys(keys)
-    options: dict[str, Any] = {"reason": reason, "by": by, "expect_epoch": expect_epoch}
-    return _carry_out(common, lambda writer: writer.unset(str(scope), names, **options), _Wait(wait, timeout_s))
+    options: dict[str, Any] = {"reason": reason, "by": by, "expect_epoch": expect_epoch, "cosign": cosign is not None}
+    return _carry_out(common, lambda writer: writer.unset(str(scope), names, **options), _Wait(wait, timeout_s, cosign))
 
 
 def _model_for(name: str | None, scope: Scope) -> type[Settings] | None:
@@ -162,6 +181,8 @@ def _carry_out(common: Common, write: Callable[[Writer], Receipt], wait: _Wait) 
     try:
         with Writer(connect_within_s=CONNECT_WITHIN_S, **common.given()) as writer:
             receipt = write(writer)
+            if wait.draft is not None:
+                return keep_draft(common, receipt, wait.draft, writer.trust)
             report = receipt.wait(wait.timeout_s, "applied" if wait.workers else "retained")
     except KeyboardInterrupt:
         common.out.note(_interrupted(receipt))

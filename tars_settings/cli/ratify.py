@@ -9,7 +9,7 @@ from __future__ import annotations
 import getpass
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -189,25 +189,29 @@ def read_draft(path: Path) -> bytes:
 
 def told(body: TrustBody) -> dict[str, Any]:
     """Return what a trust document says, as a JSON document."""
+    named = {kid_of(one.public): one.name for one in body.writers}
     return {
         "version": body.version,
         "gen": body.gen,
         "threshold": body.threshold,
         "roots": [{"kid": kid_of(public), "public": fleet_text(public)} for public in body.roots],
-        "writers": [_told_of(one) for one in body.writers],
+        "writers": [_told_of(one, named) for one in body.writers],
         "endorsed": len(body.endorsed),
         "at": body.at,
         "reason": body.reason,
     }
 
 
-def _told_of(writer: Listed) -> dict[str, Any]:
+def _told_of(writer: Listed, named: Mapping[str, str]) -> dict[str, Any]:
     return {
         "name": writer.name,
         "kid": kid_of(writer.public),
         "public": fleet_text(writer.public),
         "status": writer.status,
         "grants": list(writer.grants),
+        "cosign": [
+            {"grant": one.grant, "need": one.need, "of": [named[kid] for kid in one.of]} for one in writer.cosign
+        ],
     }
 
 

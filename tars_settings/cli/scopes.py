@@ -41,10 +41,11 @@ def deltas_of(writer: Writer, scopes: Iterable[str]) -> tuple[Delta, ...]:
 
 
 def limits_of(writer: Writer, kid: str, scopes: Iterable[str]) -> dict[str, tuple[int, int, int]]:
-    """Return by scope (gen, epoch, index counter) of the last that one writer signed, where it signed anything."""
+    """Return by scope (gen, epoch, index counter) of the last that one writer signed or cosigned, if it did."""
     reached: dict[str, tuple[int, int]] = {}
     for delta in deltas_of(writer, scopes):
-        if delta.stamp.kid == kid:
+        # A cosigner's consent is to stand too, and counts up to the same mark.
+        if delta.stamp.kid == kid or any(one.kid == kid for one in delta.body.cosig):
             mark = (delta.stamp.gen, delta.stamp.epoch)
             reached[delta.scope] = max(reached.get(delta.scope, (0, 0)), mark)
     return {scope: (*mark, _counter(writer, scope, kid)) for scope, mark in reached.items()}

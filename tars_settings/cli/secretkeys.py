@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -20,7 +21,7 @@ from tars_settings.cli.scopes import every_scope
 from tars_settings.core.delta import Assignment, Ciphertext
 from tars_settings.core.names import Scope, check_service, overlap
 from tars_settings.core.register import Register, effective
-from tars_settings.errors import ConfigurationError, KeyFileError, RefusedError, SecretKeyMissingError
+from tars_settings.errors import ConfigurationError, ConflictError, KeyFileError, RefusedError, SecretKeyMissingError
 from tars_settings.sources.environment import Environment
 from tars_settings.sources.stored import usable_lkgs
 from tars_settings.trust.keys import SecretKey
@@ -29,6 +30,8 @@ from tars_settings.writer import Writer
 
 SECRETS_FILE: Final = "secret.keys"
 _KEYS_AT_A_TIME: Final = 8
+_TRIES: Final = 32
+"""How often what somebody else set meanwhile is read again."""
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The secret key to encrypt with from now on")]
 Algorithm = Literal["xchacha20poly1305", "aes256gcm"]
@@ -113,32 +116,69 @@ def rotate(
         raise SecretKeyMissingError(f"no secret key {to!r} is held here; type: tars-settings keys new {to} --secret")
     if path is not None:
         _rewrite(path, first=to)
-    rotated: list[str] = []
-    left: list[str] = []
-    refused: list[str] = []
+    done = _Rotation(to, alg, timeout_s)
     with session(common, read_only=False) as writer:
         for scope in every_scope(common, writer):
-            if refused or not _is_meant(writer.environment, scope, to):
-                continue
-            work, overlapping = _work(writer, scope, to)
-            left += [f"{scope} {one.key}" for one in overlapping]
-            for batch in _batches(_anew(writer.environment, scope, work, to, alg)):
-                refused += _pushed(writer, scope, batch, to, timeout_s)
-                rotated += [f"{scope} {one.key}" for one in batch]
-    common.out.document({"to": to, "rotated": rotated, "left": left, "refused": refused})
-    _say(common, to, rotated, left, refused)
-    return 1 if left or refused else 0
+            if not done.refused and _is_meant(writer.environment, scope, to):
+                done.rotate(writer, scope)
+    common.out.document({"to": to, "rotated": done.rotated, "left": [*done.left, *done.busy], "refused": done.refused})
+    _say(common, done)
+    return 1 if done.left or done.busy or done.refused else 0
 
 
-def _say(common: Common, to: str, rotated: list[str], left: list[str], refused: list[str]) -> None:
-    for where in rotated:
+@dataclass
+class _Rotation:
+    """What was encrypted anew, and what was not: SCOPE KEY of each, and the workers that refused it."""
+
+    to: str
+    alg: Algorithm
+    timeout_s: float
+    rotated: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    busy: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+    def rotate(self, writer: Writer, scope: str) -> None:
+        """Rotate the secrets of one scope; what somebody sets meanwhile is read again, and never put back."""
+        for _ in range(_TRIES):
+            work, crossed = _work(writer, scope, self.to)
+            if not work or self._batches(writer, scope, work):
+                self.left += [f"{scope} {one.key}" for one in crossed]
+                return
+        self.busy += [f"{scope} {one.key}" for one in _work(writer, scope, self.to)[0]]
+
+    def _batches(self, writer: Writer, scope: str, work: list[Register]) -> bool:
+        """Push batch by batch; return False where somebody else was faster."""
+        for batch in _batches(_anew(writer.environment, scope, work, self.to, self.alg)):
+            try:
+                report = writer.push_as_is(scope, batch, reason=f"encrypted under {self.to}").wait(self.timeout_s)
+            except ConflictError:
+                return False
+            if report.stage == "superseded":
+                return False
+            if report.stage != "retained":
+                raise RefusedError(
+                    f"{scope}: {report.stage}: {report.reason or 'it was not read back in time'}; type it again"
+                )
+            self.rotated += [f"{scope} {one.key}" for one in batch]
+            self.refused += [f"{one.service}@{one.instance}" for one in report.refused]
+            if self.refused:
+                break
+        return True
+
+
+def _say(common: Common, done: _Rotation) -> None:
+    for where in done.rotated:
         common.out.line(where)
-    common.out.note(f"{len(rotated)} secrets are encrypted under {to} now")
-    if left:
-        common.out.note(f"left as they are, for a key above or below them is set too: {', '.join(left)}")
-    if refused:
+    common.out.note(f"{len(done.rotated)} secrets are encrypted under {done.to} now")
+    if done.left:
+        common.out.note(f"left as they are, for a key above or below them is set too: {', '.join(done.left)}")
+    if done.busy:
+        common.out.note(f"left as they are, for somebody set them all the time: {', '.join(done.busy)}; type it again")
+    if done.refused:
         common.out.note(
-            f"refused by {', '.join(refused)}: do they hold {to}? They keep their last good values; the rest was left"
+            f"refused by {', '.join(done.refused)}: do they hold {done.to}? They keep their last good values; the rest "
+            "was left"
         )
 
 
@@ -180,20 +220,13 @@ def _anew(
         plain = decrypt(held, keys, fleet=fleet, scope=scope, key=one.key)
         nonce = os.urandom(NONCE_BYTES[alg])
         fresh = encrypt(plain, keys[to], fleet=fleet, scope=scope, key=one.key, nonce=nonce, alg=alg)
-        found.append(Assignment(one.key, secret=fresh))
+        found.append(Assignment(one.key, secret=fresh, over=one.delta.stamp.digest.hex()))
     return found
 
 
 def _batches(items: list[Assignment]) -> Iterator[tuple[Assignment, ...]]:
     for start in range(0, len(items), _KEYS_AT_A_TIME):
         yield tuple(items[start : start + _KEYS_AT_A_TIME])
-
-
-def _pushed(writer: Writer, scope: str, batch: tuple[Assignment, ...], to: str, timeout_s: float) -> list[str]:
-    report = writer.push_as_is(scope, batch, reason=f"encrypted under {to}").wait(timeout_s)
-    if report.stage != "retained":
-        raise RefusedError(f"{scope}: {report.stage}: {report.reason or 'it was not read back in time'}; type it again")
-    return [f"{one.service}@{one.instance}" for one in report.refused]
 
 
 # --- dropping ---------------------------------------------------------------------------------------------------------

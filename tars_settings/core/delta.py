@@ -13,7 +13,19 @@ import msgspec
 
 from tars_settings.core.names import is_key, is_scope, overlap
 from tars_settings.core.stamp import MAX_EPOCH, MAX_GEN, Stamp
-from tars_settings.core.wire import Envelope, HexDigest, check_value, decode_canonical, decode_single, digest_of, pae
+from tars_settings.core.wire import (
+    MAX_COSIGNATURES,
+    Cosignature,
+    Envelope,
+    HexDigest,
+    check_value,
+    decode_canonical,
+    decode_single,
+    digest_of,
+    encode,
+    one_empty_tuple,
+    pae,
+)
 from tars_settings.errors import MalformedError, TooLargeError
 
 MAX_ASSIGNMENTS: Final = 64
@@ -57,7 +69,10 @@ class Ack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DeltaBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What is signed. ``at`` (UTC, RFC 3339), ``by`` and ``reason`` are for people and take no part in any rule."""
+    """What is signed. ``at`` (UTC, RFC 3339), ``by`` and ``reason`` are for people and take no part in any rule.
+
+    ``cosig`` is the last field: what its cosigners signed is everything before it (:func:`uncosigned`).
+    """
 
     scope: str
     gen: Annotated[int, msgspec.Meta(ge=0, le=MAX_GEN)]
@@ -69,6 +84,11 @@ class DeltaBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     reason: Annotated[str, msgspec.Meta(max_length=512)] = ""
     ack: Ack | msgspec.UnsetType = msgspec.UNSET
     ext: dict[str, Any] = {}  # msgspec copies an empty default
+    cosig: Annotated[tuple[Cosignature, ...], msgspec.Meta(max_length=MAX_COSIGNATURES)] = ()
+
+    def __post_init__(self) -> None:
+        if not self.cosig:
+            one_empty_tuple(self)
 
 
 class Delta(msgspec.Struct, frozen=True, eq=False):
@@ -92,6 +112,7 @@ class Delta(msgspec.Struct, frozen=True, eq=False):
 
 
 _body_decoder: Final = msgspec.json.Decoder(DeltaBody)
+_COSIG: Final = b',"cosig":'
 
 
 def parse_delta(payload: bytes, fleet: str) -> tuple[Envelope, Delta]:
@@ -111,10 +132,34 @@ def delta_of(envelope: Envelope, payload: bytes, fleet: str) -> Delta:
         MalformedError: the body is no delta.
     """
     raw_body = bytes(envelope.body)
-    body = decode_canonical(_body_decoder, raw_body, what="delta")
-    _check_body(body)
+    body = read_delta_body(raw_body)
     digest = digest_of(pae("delta", fleet, envelope.kid, raw_body))
     return Delta(Stamp(body.gen, body.epoch, envelope.kid, digest), body, payload)
+
+
+def read_delta_body(raw_body: bytes) -> DeltaBody:
+    """Return the body of a delta, form checked; who signed it, or is going to, is another question.
+
+    Raises:
+        MalformedError: it is none.
+    """
+    body = decode_canonical(_body_decoder, raw_body, what="delta")
+    _check_body(body)
+    return body
+
+
+def uncosigned(raw_body: bytes, cosig: tuple[Cosignature, ...]) -> bytes:
+    """Return what cosigners sign of a body: its exact bytes but for the cosignatures, which are its last field.
+
+    The writer signs the whole, cosignatures and all: the digest covers them, and nobody adds one afterwards.
+    """
+    return raw_body[: -len(encode(cosig)) - len(_COSIG) - 1] + b"}" if cosig else raw_body
+
+
+def with_cosig(raw_body: bytes, cosig: tuple[Cosignature, ...]) -> bytes:
+    """Return a body that has no cosignatures with these added, in the order that is canonical."""
+    listed = encode(tuple(sorted(cosig, key=lambda one: one.kid)))
+    return raw_body[:-1] + _COSIG + listed + b"}" if cosig else raw_body
 
 
 def _check_body(body: DeltaBody) -> None:
@@ -126,6 +171,8 @@ def _check_body(body: DeltaBody) -> None:
     # Sorted by segments, whatever lies below a key follows it at once: neighbours suffice.
     if any(overlap(first, second) for first, second in pairwise(keys)):
         raise MalformedError("malformed delta: keys that are equal or lie below each other")
+    if any(first.kid >= second.kid for first, second in pairwise(body.cosig)):
+        raise MalformedError("malformed delta: cosignatures that are not in the order of their key ids, each once")
     check_value(body.ext)
 
 

@@ -30,7 +30,7 @@ Kid = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
 HexDigest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 Signature = Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
 
-Purpose = Literal["delta", "head", "trust", "floor", "beacon"]
+Purpose = Literal["delta", "head", "trust", "floor", "cosign", "beacon"]
 """What a signature was made for. It is inside what is signed: no envelope passes for another kind."""
 
 T = TypeVar("T")
@@ -200,13 +200,18 @@ _BODY_AT: Final = len('{"v":1,"kid":"') + 32 + len('","sig":"') + 88 + len('","b
 _KID_AT: Final = len('{"v":1,"kid":"')
 
 
+def body_of(payload: bytes) -> bytes:
+    """Return the exact bytes of the body in an envelope that one writer signed, whose form was checked before."""
+    return payload[_BODY_AT:-1]
+
+
 def claimed_digest(purpose: Purpose, fleet: str, payload: bytes) -> bytes:
     """Return the digest that *payload* has if it is an envelope, without decoding it.
 
     It proves nothing: whoever finds something under this digest must compare the bytes.
     """
     kid = payload[_KID_AT : _KID_AT + 32].decode("ascii", "replace")
-    body = payload[_BODY_AT:-1]
+    body = body_of(payload)
     head = f"TARSv1 {len(purpose)} {purpose} {len(fleet)} {fleet} {len(kid)} {kid} {len(body)} "
     return digest_of(head.encode("ascii", "replace") + body)
 

@@ -129,7 +129,12 @@ class Compacting:
     def may(self, scope: str) -> bool:
         """Return whether this writer's floors count in a scope."""
         writer = self._peer.trust.writer(self._signer.kid)
-        return writer is not None and writer.status == "active" and writer.may_compact(scope)
+        return (
+            writer is not None
+            and writer.status == "active"
+            and writer.may_compact(scope)
+            and not writer.is_bound(scope)
+        )
 
     def compact(self, compact: Compact, *, synced: bool) -> None:
         """Sign and publish a floor, or refuse with a Stage notice; then nothing was published."""

@@ -1,4 +1,8 @@
-"""Conflicts: two deltas that replace the same. Neither writer saw the other's; the greater stamp won all the same."""
+"""What two deltas say of each other.
+
+A conflict: both replace the same. Neither writer saw the other's; the greater stamp won all the same. An equivocation:
+one key signed both under one epoch.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,11 @@ from typing import Final
 
 from tars_settings.core.delta import Delta
 from tars_settings.core.register import Registers
-from tars_settings.gossip.effects import Conflict
+from tars_settings.gossip.effects import Conflict, Equivocation
 
 MAX_CONFLICTS: Final = 256
+MAX_EPOCHS: Final = 16_384
+"""Epochs of which is remembered what was signed under them, a hundred bytes each."""
 
 
 class Conflicts:
@@ -32,4 +38,32 @@ class Conflicts:
             self._seen.popitem(last=False)
 
     def __iter__(self) -> Iterator[Conflict]:
+        return iter(tuple(self._seen.values()))
+
+
+class Equivocations:
+    """Those that were seen, the latest 256, each once, with both envelopes as evidence."""
+
+    def __init__(self) -> None:
+        self._signed: OrderedDict[tuple[str, str, int, int], bytes] = OrderedDict()
+        self._seen: OrderedDict[tuple[bytes, bytes], Equivocation] = OrderedDict()
+
+    def note(self, delta: Delta, registers: Registers) -> Equivocation | None:
+        """Return what a valid delta and an earlier one of its writer prove, where it was not seen before."""
+        stamp = delta.stamp
+        place = (delta.scope, stamp.kid, stamp.gen, stamp.epoch)
+        earlier = self._signed.setdefault(place, stamp.digest)
+        if len(self._signed) > MAX_EPOCHS:
+            self._signed.popitem(last=False)
+        pair = (min(earlier, stamp.digest), max(earlier, stamp.digest))
+        if earlier == stamp.digest or pair in self._seen:
+            return None
+        held = registers.delta(delta.scope, earlier)
+        raws = (delta.raw,) if held is None else (held.raw, delta.raw)
+        self._seen[pair] = found = Equivocation(*place, earlier.hex(), stamp.digest.hex(), raws)
+        if len(self._seen) > MAX_CONFLICTS:
+            self._seen.popitem(last=False)
+        return found
+
+    def __iter__(self) -> Iterator[Equivocation]:
         return iter(tuple(self._seen.values()))

@@ -37,7 +37,11 @@ class Follow(msgspec.Struct, frozen=True):
 
 
 class Push(msgspec.Struct, frozen=True):
-    """Sign and publish assignments to one scope; progress comes as Stage notices with the same ``ref``."""
+    """Sign and publish assignments to one scope; progress comes as Stage notices with the same ``ref``.
+
+    With *draft* nothing is signed: the stage ``drafted`` carries what cosigners are to sign. *cosigned* is the body of
+    such a draft, with their signatures: it is signed as it is, or refused where something came in between.
+    """
 
     ref: int
     scope: str
@@ -48,6 +52,8 @@ class Push(msgspec.Struct, frozen=True):
     ack: Ack | msgspec.UnsetType = msgspec.UNSET
     expect_epoch: int | None = None
     force: bool = False
+    draft: bool = False
+    cosigned: bytes = b""
 
 
 class Compact(msgspec.Struct, frozen=True):
@@ -135,6 +141,22 @@ class Conflict(msgspec.Struct, frozen=True, eq=False):
     loser: Delta
 
 
+class Equivocation(msgspec.Struct, frozen=True):
+    """One key signed two deltas under one epoch: it is in two hands, or its holder shows each of us another one.
+
+    ``first`` and ``second`` are their digests in hex, ``raws`` both envelopes, exactly as signed: anyone can verify the
+    evidence. All peers end with the same one all the same. Told once for each pair.
+    """
+
+    scope: str
+    kid: str
+    gen: int
+    epoch: int
+    first: str
+    second: str
+    raws: tuple[bytes, ...]
+
+
 class ScopeSynced(msgspec.Struct, frozen=True):
     """How complete a scope is. ``lacking`` names what is mentioned and was not produced, and who mentioned it."""
 
@@ -174,21 +196,23 @@ class EpochGap(msgspec.Struct, frozen=True):
 
 
 class Stage(msgspec.Struct, frozen=True):
-    """Progress of a push, in order of strength; the last four end it.
+    """Progress of a push, in order of strength; the last five end it.
 
     ``signed`` carries gen, epoch and digest, and is committed to the outbox. ``accepted``: acknowledged by the broker.
     ``retained``: read back. ``superseded``: a greater delta holds one of its keys. ``unconfirmed``: acknowledged, and
     not there when read back. ``refused``: never signed; ``reason`` says why, ``error`` is the name of the error class.
+    ``drafted``: neither signed nor stored; ``draft`` is what goes to the cosigners.
     """
 
     ref: int
-    stage: Literal["signed", "accepted", "retained", "superseded", "unconfirmed", "refused"]
+    stage: Literal["signed", "accepted", "retained", "superseded", "unconfirmed", "refused", "drafted"]
     reason: str = ""
     error: str = ""
     gen: int = 0
     epoch: int = 0
     digest: str = ""
     synced: bool = True
+    draft: bytes = b""
 
 
 Notice = (
@@ -200,6 +224,7 @@ Notice = (
     | FloorRaised
     | Compacted
     | Conflict
+    | Equivocation
     | ScopeSynced
     | Repaired
     | RepairFight

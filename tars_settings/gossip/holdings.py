@@ -24,7 +24,7 @@ from tars_settings.core.topics import (
 from tars_settings.core.wire import claimed_digest
 from tars_settings.errors import MalformedError, RejectedError
 from tars_settings.gossip.chain import Chain
-from tars_settings.gossip.conflicts import Conflicts
+from tars_settings.gossip.conflicts import Conflicts, Equivocations
 from tars_settings.gossip.effects import Effect, HeldBack, Merged, Persist, Rejected, Way
 from tars_settings.gossip.floors import Floors
 from tars_settings.gossip.heads import Head, Heads
@@ -43,6 +43,7 @@ class Holdings:
         self.floors = Floors()
         self.heads = Heads()
         self.conflicts = Conflicts()
+        self.equivocations = Equivocations()
         self.large: dict[tuple[str, str], dict[str, LargeRef]] = {}
         self.own_kid = own_kid
         self.signed_counter: dict[str, int] = {}
@@ -160,6 +161,9 @@ class Holdings:
         for conflict in self.conflicts.note(delta, self.registers):
             if way != "replica":
                 self._emit(conflict)
+        equivocation = self.equivocations.note(delta, self.registers)
+        if equivocation is not None and way != "replica":
+            self._emit(equivocation)
 
     # --- deltas that were read on the word of their writer's index ---------------------------------------------------
 

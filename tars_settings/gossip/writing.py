@@ -13,7 +13,8 @@ from typing import Final
 
 import msgspec
 
-from tars_settings.core.delta import Assignment, Delta, DeltaBody, check_fanout, parse_delta
+from tars_settings.core.delta import Assignment, Delta, DeltaBody, check_fanout, parse_delta, read_delta_body
+from tars_settings.core.draft import drafted
 from tars_settings.core.records import MarkRow, OutboxRow
 from tars_settings.core.session import Publish
 from tars_settings.core.stamp import MAX_EPOCH, MAX_EPOCH_JUMP
@@ -24,6 +25,7 @@ from tars_settings.errors import (
     EpochExhaustedError,
     IllegalNameError,
     MalformedError,
+    NotCosignedError,
     NotGrantedError,
     NotSyncedError,
     RejectedError,
@@ -32,6 +34,7 @@ from tars_settings.errors import (
 from tars_settings.gossip.effects import Effect, Persist, Push, Stage
 from tars_settings.gossip.log import build, is_behind
 from tars_settings.gossip.peer import Peer
+from tars_settings.trust.cosign import in_words, lacking
 from tars_settings.trust.document import Writer
 from tars_settings.trust.keys import SigningKey
 from tars_settings.trust.validity import Verdict, read_delta
@@ -81,6 +84,9 @@ class Writing:
     def push(self, push: Push, *, synced: bool) -> None:
         """Sign, commit and publish a push, or refuse it with a Stage notice; a refused one was not published."""
         try:
+            if push.draft:
+                self._emit(self._drafted(push, synced=synced))
+                return
             delta = self._signed(push)
         except TarsSettingsError as error:
             self._emit(Stage(push.ref, "refused", str(error), type(error).__name__))
@@ -100,24 +106,62 @@ class Writing:
 
     def _signed(self, push: Push) -> Delta:
         peer = self._peer
-        if peer.trust.is_pin:
+        body = read_delta_body(push.cosigned) if push.cosigned else None
+        if body is not None:
+            push = msgspec.structs.replace(push, scope=body.scope, assign=body.assign)
+        writer = self._granted(push)
+        if body is not None:
+            self._check_current(push, body)
+        raw_body = push.cosigned or encode(self._body(push))
+        payload = self._signer.sign("delta", peer.fleet, raw_body)
+        check_fanout(payload, len(push.assign))
+        delta = self._own_check(payload)
+        demands = lacking(self._signer.kid, raw_body, delta.body, writer, peer.trust)
+        if demands:
+            raise NotCosignedError(
+                f"writer {self._signer.name!r} needs cosignatures: {in_words(demands, peer.trust)}. Make a draft with "
+                "tars-settings push ... --cosign FILE, have it signed with tars-settings keys cosign FILE, then type: "
+                "tars-settings push --cosigned FILE.cosigned"
+            )
+        return delta
+
+    def _drafted(self, push: Push, *, synced: bool) -> Stage:
+        self._granted(push)
+        body = self._body(push)
+        raw_body = encode(body)
+        check_fanout(self._signer.sign("delta", self._peer.fleet, raw_body), len(push.assign))
+        text = drafted(self._peer.fleet, self._signer.kid, raw_body)
+        return Stage(push.ref, "drafted", gen=body.gen, epoch=body.epoch, synced=synced, draft=text)
+
+    def _granted(self, push: Push) -> Writer:
+        """Return the own entry in the trust document, where it lets this push pass."""
+        trust = self._peer.trust
+        if trust.is_pin:
             raise NotSyncedError("no trust document was found: on the host with the root key, run: tars-settings init")
-        self._check_grants(push, peer.trust.writer(self._signer.kid))
-        gen, epoch = peer.trust.gen, self._next_epoch(push)
-        body = DeltaBody(
+        return self._check_grants(push, trust.writer(self._signer.kid))
+
+    def _body(self, push: Push) -> DeltaBody:
+        return DeltaBody(
             scope=push.scope,
-            gen=gen,
-            epoch=epoch,
-            trust=peer.trust.version,
+            gen=self._peer.trust.gen,
+            epoch=self._next_epoch(push),
+            trust=self._peer.trust.version,
             assign=tuple(self._over(push.scope, item) for item in push.assign),
             at=push.at,
             by=push.by,
             reason=push.reason,
             ack=push.ack,
         )
-        payload = self._signer.sign("delta", peer.fleet, encode(body))
-        check_fanout(payload, len(push.assign))
-        return self._own_check(payload)
+
+    def _check_current(self, push: Push, body: DeltaBody) -> None:
+        """Refuse a draft that something came before: it would replace what its cosigners never saw."""
+        held = tuple(self._over(push.scope, item) for item in body.assign)
+        wanted = (self._peer.trust.gen, self._next_epoch(push))
+        if (body.gen, body.epoch) != wanted or held != body.assign:
+            raise ConflictError(
+                f"{body.scope} moved on to epoch {wanted[1] - 1} since the draft for epoch {body.epoch} was made: "
+                "make it again, and have that cosigned"
+            )
 
     def _own_check(self, payload: bytes) -> Delta:
         """Return the delta as every reader will read it: what they would refuse never leaves."""
@@ -126,7 +170,7 @@ class Writing:
         except MalformedError as error:
             raise IllegalNameError(str(error)) from None
 
-    def _check_grants(self, push: Push, writer: Writer | None) -> None:
+    def _check_grants(self, push: Push, writer: Writer | None) -> Writer:
         name = self._signer.name
         if writer is None:
             raise NotGrantedError(
@@ -141,6 +185,7 @@ class Writing:
                 f"writer {name!r} may not write {', '.join(f'{push.scope} {key}' for key in barred)}; "
                 f"its grants are {', '.join(writer.grants) or 'none'}. Ask a holder of the root key to extend them"
             )
+        return writer
 
     def _next_epoch(self, push: Push) -> int:
         seen = self._highest_seen(push.scope)
@@ -186,8 +231,15 @@ class Writing:
         return max([*below, own if own_gen == gen else 0], default=0)
 
     def _over(self, scope: str, item: Assignment) -> Assignment:
+        """Return the assignment with what it replaces.
+
+        Raises:
+            ConflictError: it says itself what it is to replace, and something else is there by now.
+        """
         held = self._peer.registers.winner(scope, item.key)
         over = msgspec.UNSET if held is None else held.delta.stamp.digest.hex()
+        if item.over not in (msgspec.UNSET, over):
+            raise ConflictError(f"{scope} {item.key} was set meanwhile: someone was faster")
         return Assignment(item.key, set=item.set, secret=item.secret, unset=item.unset, over=over)
 
     # --- publishing --------------------------------------------------------------------------------------------------

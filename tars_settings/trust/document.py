@@ -7,6 +7,7 @@ held one and received bytes give the next, or an error, and nothing else changes
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -14,8 +15,10 @@ import msgspec
 from tars_settings.core.names import is_scope, is_service
 from tars_settings.core.stamp import MAX_EPOCH, MAX_GEN
 from tars_settings.core.wire import (
+    MAX_COSIGNATURES,
     Envelope,
     HexDigest,
+    Kid,
     decode_canonical,
     decode_envelope,
     digest_of,
@@ -24,7 +27,7 @@ from tars_settings.core.wire import (
 )
 from tars_settings.errors import ChainMissingError, MalformedError, UntrustedError
 from tars_settings.trust.envelope import signers
-from tars_settings.trust.grants import covers, covers_scope, is_grant, touches
+from tars_settings.trust.grants import covers, covers_scope, is_grant, reaches, shows_in, touches
 from tars_settings.trust.keys import fleet_id, kid_of
 
 MAX_VERSION: Final = 2**31
@@ -40,6 +43,14 @@ class Retirement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     counter: Annotated[int, msgspec.Meta(ge=0, le=MAX_EPOCH)]
 
 
+class Demand(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a writer may write under ``grant`` only with cosignatures: ``need`` of the writers ``of`` (key ids)."""
+
+    grant: str
+    need: Annotated[int, msgspec.Meta(ge=1, le=MAX_COSIGNATURES)]
+    of: Annotated[tuple[Kid, ...], msgspec.Meta(min_length=1, max_length=MAX_COSIGNATURES)]
+
+
 class Writer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One writer's entry. Once listed, it stays listed: its status changes."""
 
@@ -48,6 +59,28 @@ class Writer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     grants: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)]
     status: Status = "active"
     retired: Annotated[dict[str, Retirement], msgspec.Meta(max_length=256)] = {}
+    cosign: Annotated[tuple[Demand, ...], msgspec.Meta(max_length=64)] = ()
+
+    def __post_init__(self) -> None:
+        one_empty_tuple(self)
+
+    def demands(self, scope: str, keys: Iterable[str]) -> tuple[Demand, ...]:
+        """Return the demands for cosignatures that assignments to *keys* have to meet, each of them."""
+        if not self.cosign:
+            return ()
+        named = tuple(keys)
+        return tuple(one for one in self.cosign if any(reaches(one.grant, scope, key) for key in named))
+
+    def is_bound(self, scope: str) -> bool:
+        """Return whether anything in the scope demands cosignatures: then a floor, which voids alone, can't count."""
+        return any(shows_in(one.grant, scope) for one in self.cosign)
+
+    def stands(self, scope: str, gen: int, epoch: int) -> bool:
+        """Return whether a signature of this writer counts there: it is active, or retired and (gen, epoch) before."""
+        if self.status != "retired":
+            return self.status == "active"
+        limit = self.retired.get(scope)
+        return limit is not None and (gen, epoch) <= (limit.gen, limit.epoch)
 
     def may_write(self, scope: str, key: str) -> bool:
         """Return whether a grant covers the key."""
@@ -200,9 +233,24 @@ def _check_form(body: TrustBody) -> None:
         and all(is_service(name) for name in names)
         and all(is_grant(grant) for writer in body.writers for grant in writer.grants)
         and all(is_scope(scope) for writer in body.writers for scope in writer.retired)
+        and _demands_fit(body)
     )
     if not fits:
         raise MalformedError("malformed trust document: names, grants, keys or threshold")
+
+
+def _demands_fit(body: TrustBody) -> bool:
+    """Return whether every demand can be met: by other listed writers, each named once."""
+    demands = [(writer, one) for writer in body.writers for one in writer.cosign]
+    if not demands:
+        return True
+    listed = {kid_of(writer.public) for writer in body.writers}
+    return all(
+        is_grant(one.grant)
+        and one.need <= len(set(one.of)) == len(one.of)
+        and set(one.of) <= listed - {kid_of(writer.public)}
+        for writer, one in demands
+    )
 
 
 def _check_signed(held: TrustDocument, received: TrustDocument, envelope: Envelope) -> None:

@@ -44,6 +44,31 @@ def covers(grant: str, scope: str, key: str) -> bool:
     )
 
 
+def reaches(grant: str, scope: str, key: str) -> bool:
+    """Return whether an assignment may change what a reader finds under the grant.
+
+    More than :func:`covers`: setting a whole model sets what lies below, and a wider scope shows wherever a narrower
+    one says nothing.
+
+    >>> reaches("llm.model.name", "llm", "model"), reaches("llm@pi-3", "llm", "x"), reaches("llm.a", "_all", "a")
+    (True, True, True)
+    >>> reaches("llm.model", "llm", "motd"), reaches("_all.model", "llm", "model")
+    (False, False)
+    """
+    parts = zip(grant.split(".")[1:], key.split("."), strict=False)
+    return shows_in(grant, scope) and all(_fits(pattern, part) for pattern, part in parts)
+
+
+@functools.lru_cache(maxsize=4096)
+def shows_in(grant: str, scope: str) -> bool:
+    """Return whether a scope is one of the grant's, or shows in one of them."""
+    pattern = grant.partition(".")[0]
+    if touches(grant, scope) or pattern == ALL:
+        return pattern != ALL or scope == ALL
+    wanted = Scope.parse(scope)
+    return scope == ALL or (wanted.instance is None and _fits(pattern.partition("@")[0], wanted.service or ""))
+
+
 @functools.lru_cache(maxsize=4096)
 def touches(grant: str, scope: str) -> bool:
     """Return whether the grant covers anything in a scope."""

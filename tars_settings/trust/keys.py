@@ -78,6 +78,10 @@ class SigningKey(_Guarded):
         cosig = (*envelope.cosig, Cosignature(self.kid, signature))
         return encode_envelope(Envelope(1, envelope.kid, envelope.sig, envelope.body, cosig))
 
+    def countersign(self, fleet: str, author: str, body: bytes) -> Cosignature:
+        """Return this key's consent to the *body* of a delta that the key id *author* is going to sign."""
+        return Cosignature(self.kid, sodium.sign(pae("cosign", fleet, author, body), self._secret))
+
     def to_text(self) -> str:
         """Return the content of the key's file. It is the secret."""
         return (

@@ -14,10 +14,13 @@ import msgspec
 from tars_settings.core.delta import Delta
 from tars_settings.core.names import check_service
 from tars_settings.core.stamp import MAX_GEN
+from tars_settings.core.wire import MAX_COSIGNATURES
 from tars_settings.errors import IllegalNameError, RefusedError
-from tars_settings.trust.document import MAX_VERSION, Retirement, TrustBody, TrustDocument, Writer
+from tars_settings.trust.cosign import is_cosigned
+from tars_settings.trust.document import MAX_VERSION, Demand, Retirement, TrustBody, TrustDocument, Writer
 from tars_settings.trust.grants import is_grant
 from tars_settings.trust.keys import kid_of
+from tars_settings.trust.validity import judge
 
 MAX_ROOTS: Final = 16
 
@@ -34,15 +37,24 @@ def find_writer(held: TrustDocument, name: str) -> tuple[str, Writer]:
     raise RefusedError(f"trust document {held.version} lists no writer {name!r}; tars-settings keys list names them")
 
 
-def grant(held: TrustDocument, name: str, public: bytes | None, grants: Iterable[str], **why: str) -> TrustBody:
-    """Return the body that lists a writer, or gives one that is listed other grants.
+def grant(
+    held: TrustDocument,
+    name: str,
+    public: bytes | None,
+    grants: Iterable[str],
+    cosign: Iterable[Demand] = (),
+    **why: str,
+) -> TrustBody:
+    """Return the body that lists a writer, or gives one that is listed other grants, with the demands of *cosign*.
 
     *public* is needed for a name that is not listed; a listed writer keeps its key for ever.
 
     Raises:
         IllegalNameError: a name or a grant that can be none.
-        RefusedError: another key is listed under the name, the key is a root's, or the writer is no longer active.
+        RefusedError: another key is listed under the name, the key is a root's, the writer is no longer active, or a
+            demand can't be met.
     """
+    demands = tuple(cosign)
     _check_begun(held)
     check_service(name, what="writer")
     given = tuple(dict.fromkeys(grants))
@@ -50,11 +62,43 @@ def grant(held: TrustDocument, name: str, public: bytes | None, grants: Iterable
         raise IllegalNameError(f"{', '.join(map(ascii, wrong))} is no grant; expected SCOPE or SCOPE.KEY, * at an end")
     listed = next((one for one in held.body.writers if one.name == name), None)
     if listed is None:
-        return _next(held, why, writers=(*held.body.writers, _newcomer(held, name, public, given)))
+        fresh = _newcomer(held, name, public, given)
+        _check_demands(held, kid_of(fresh.public), demands)
+        return _next(held, why, writers=(*held.body.writers, msgspec.structs.replace(fresh, cosign=demands)))
     if public not in (None, listed.public):
         raise RefusedError(f"{name!r} is listed with another key; a writer keeps its key: take another name")
     _check_active(listed)
-    return _with_writer(held, msgspec.structs.replace(listed, grants=given), why)
+    _check_demands(held, kid_of(listed.public), demands)
+    return _with_writer(held, msgspec.structs.replace(listed, grants=given, cosign=demands), why)
+
+
+def _check_demands(held: TrustDocument, own: str, demands: Iterable[Demand]) -> None:
+    for one in demands:
+        if not is_grant(one.grant):
+            raise IllegalNameError(f"{one.grant!a} is no grant; expected SCOPE or SCOPE.KEY, * at an end")
+        cosigners = [held.writer(kid) for kid in one.of]
+        if own in one.of or any(writer is None or writer.status != "active" for writer in cosigners):
+            raise RefusedError(f"{one.grant}: only other writers that are listed and active can cosign")
+        if not 1 <= one.need <= len(set(one.of)) == len(one.of) <= MAX_COSIGNATURES:
+            raise RefusedError(
+                f"{one.grant}: {one.need} of {len(one.of)} can't be met; expected at least one, and each of up to "
+                f"{MAX_COSIGNATURES} writers once"
+            )
+
+
+def as_if(held: TrustDocument, body: TrustBody) -> TrustDocument:
+    """Return the document that *body* would make in the fleet of *held*: to see what becomes of what is there."""
+    return TrustDocument(held.fleet, body, b"", b"to be signed")
+
+
+def uphold(held: TrustDocument, body: TrustBody, winners: Iterable[Delta]) -> TrustBody:
+    """Return *body* with the digests endorsed of those *winners* that it would void for want of cosignatures.
+
+    A demand is for what is signed from now on; what shows already was in order when it was signed.
+    """
+    after = as_if(held, body)
+    void = {one.stamp.digest.hex() for one in winners if judge(one, after).reason == "not-cosigned"}
+    return msgspec.structs.replace(body, endorsed=tuple(sorted({*body.endorsed, *void})))
 
 
 def _newcomer(held: TrustDocument, name: str, public: bytes | None, grants: tuple[str, ...]) -> Writer:
@@ -128,15 +172,31 @@ def change_roots(
     return _next(held, why, roots=roots, threshold=demanded)
 
 
-def good_digests(deltas: Iterable[Delta], kid: str, until: Mapping[str, int]) -> dict[tuple[str, str], Delta]:
-    """Return, by (scope, key), the greatest delta of one writer at or below the epoch that *until* names for its scope.
+def needs(delta: Delta, kid: str, trust: TrustDocument) -> bool:
+    """Return whether a delta falls with the key *kid*: it is its writer's, or it carries too few other cosignatures."""
+    if delta.stamp.kid == kid:
+        return True
+    writer = trust.writer(delta.stamp.kid)
+    if writer is None or not writer.cosign or kid not in {one.kid for one in delta.body.cosig}:
+        return False
+    marked = [
+        msgspec.structs.replace(one, status="compromised", retired={}) if kid_of(one.public) == kid else one
+        for one in trust.body.writers
+    ]
+    return not is_cosigned(delta, writer, as_if(trust, msgspec.structs.replace(trust.body, writers=tuple(marked))))
+
+
+def good_digests(
+    deltas: Iterable[Delta], kid: str, until: Mapping[str, int], trust: TrustDocument
+) -> dict[tuple[str, str], Delta]:
+    """Return, by (scope, key), the greatest delta that needs a key, up to the epoch that *until* names for its scope.
 
     Those are worth an endorsement when the key is compromised: below them nothing is missed, and what is above them is
     what the thief may have signed. In a scope that *until* does not name, nothing is good.
     """
     good: dict[tuple[str, str], Delta] = {}
     for delta in deltas:
-        if delta.stamp.kid != kid or delta.stamp.epoch > until.get(delta.scope, 0):
+        if delta.stamp.epoch > until.get(delta.scope, 0) or not needs(delta, kid, trust):
             continue
         for item in delta.body.assign:
             held = good.get((delta.scope, item.key))

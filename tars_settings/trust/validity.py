@@ -17,6 +17,7 @@ from tars_settings.core.floor import Floor, FloorMark, floor_of
 from tars_settings.core.head import Index, index_of
 from tars_settings.core.wire import Envelope, Purpose, decode_single, digest_of, pae
 from tars_settings.errors import BadSignatureError
+from tars_settings.trust.cosign import is_cosigned
 from tars_settings.trust.document import TrustDocument, Writer
 from tars_settings.trust.envelope import check_signature
 
@@ -98,10 +99,13 @@ def _judge(delta: Delta, document: TrustDocument, floor: FloorMark) -> Judgement
     if writer.status != "active" and not document.is_endorsed(stamp.digest):
         if writer.status == "compromised":
             return Judgement(Verdict.VOID, "compromised")
-        if not _before_retirement(delta, writer):
+        if not writer.stands(delta.scope, stamp.gen, stamp.epoch):
             return Judgement(Verdict.VOID, "retired")
     if stamp.gen > document.gen:
         return Judgement(Verdict.VOID, "gen-ahead")
+    # Whatever way it came: cosignatures are checked here and never on the word of an index, which the author signs.
+    if writer.cosign and not document.is_endorsed(stamp.digest) and not is_cosigned(delta, writer, document):
+        return Judgement(Verdict.VOID, "not-cosigned")
     fate = floor.fate(stamp.gen, stamp.epoch, stamp.digest)
     if fate == "lives":
         return VALID
@@ -114,11 +118,6 @@ def _held_for_trust(
     # Whoever lies about the version is held only until the chain was asked for (gossip decides when that is).
     is_early = found.verdict is Verdict.VOID and named_trust > document.version and not chain_asked
     return Judgement(Verdict.HELD, "trust-behind") if is_early else found
-
-
-def _before_retirement(delta: Delta, writer: Writer) -> bool:
-    limit = writer.retired.get(delta.scope)
-    return limit is not None and (delta.stamp.gen, delta.stamp.epoch) <= (limit.gen, limit.epoch)
 
 
 def read_index(payload: bytes, document: TrustDocument) -> tuple[Index, Judgement]:
@@ -195,9 +194,7 @@ def may_floor(document: TrustDocument, kid: str, scope: str, gen: int, epoch: in
         return Judgement(Verdict.VOID, "not-granted")
     if gen > document.gen:
         return Judgement(Verdict.VOID, "gen-ahead")
-    if writer.status == "active":
-        return VALID
-    limit = writer.retired.get(scope) if writer.status == "retired" else None
-    if limit is not None and (gen, epoch) <= (limit.gen, limit.epoch):
-        return VALID
-    return Judgement(Verdict.VOID, writer.status)
+    if not writer.stands(scope, gen, epoch):
+        return Judgement(Verdict.VOID, writer.status)
+    # A floor makes what it does not list void: who needs consent to write a value must not take it away alone.
+    return Judgement(Verdict.VOID, "not-cosigned") if writer.is_bound(scope) else VALID

@@ -12,7 +12,7 @@ from tars_settings.gossip.effects import Stage
 
 Need = Literal["accepted", "retained", "applied"]
 Fate = Literal["applied", "refused", "silent", "unasked", "offline"]
-ENDS: Final = ("retained", "superseded", "unconfirmed", "refused")
+ENDS: Final = ("retained", "superseded", "unconfirmed", "refused", "drafted")
 FAILURES: Final = ("superseded", "unconfirmed", "refused")
 
 
@@ -50,7 +50,10 @@ class Report(msgspec.Struct, frozen=True):
 
 
 class Receipt:
-    """A push that was signed. ``stage`` grows: signed, accepted, then retained, superseded or unconfirmed."""
+    """A push that was signed. ``stage`` grows: signed, accepted, then retained, superseded or unconfirmed.
+
+    One that was made for cosigners is ``drafted`` and no more: ``draft`` is what travels to them.
+    """
 
     def __init__(self, scope: str, keys: tuple[str, ...], wait: Waiting) -> None:
         self.scope = scope
@@ -62,6 +65,7 @@ class Receipt:
         self.reason = ""
         self.synced = True
         self.error = ""
+        self.draft = b""
         self.ack_of = 1
         self.pushed_s = time.monotonic()
         self._wait = wait
@@ -71,7 +75,7 @@ class Receipt:
 
     def take(self, stage: Stage) -> None:
         """Take note of progress; in the agent's thread, under the writer's lock."""
-        self.stage, self.reason, self.error = stage.stage, stage.reason, stage.error
+        self.stage, self.reason, self.error, self.draft = stage.stage, stage.reason, stage.error, stage.draft
         if stage.epoch:
             self.gen, self.epoch, self.digest = stage.gen, stage.epoch, stage.digest
         if stage.stage == "signed":

@@ -16,7 +16,8 @@ from pydantic_settings import BaseSettings
 from tars_settings import errors
 from tars_settings.agent.assemble import TransportFactory, assemble, mqtt_transport
 from tars_settings.agent.loop import Agent
-from tars_settings.core.delta import Ack, Assignment, Ciphertext
+from tars_settings.core.delta import Ack, Algorithm, Assignment, Ciphertext
+from tars_settings.core.draft import read_draft
 from tars_settings.core.names import ALL, Scope
 from tars_settings.core.presence import Presence
 from tars_settings.core.register import Register
@@ -188,17 +189,21 @@ class Writer:
         by: str | None = None,
         expect_epoch: int | None = None,
         force: bool = False,
+        cosign: bool = False,
         timeout_s: float = 10.0,
     ) -> Receipt:
         """Sign and publish a change of one scope, and return its receipt as soon as it is signed and stored.
 
         *target* is a Settings class, or a scope such as ``stt-worker``, ``stt-worker@pi-3`` or ``_all``. Values are
         checked against the class, else against every schema that workers of the service published. A key is encrypted
-        when the class, a schema, an earlier signed delta or *secret* says so; *plain* says that it is none.
+        when the class, a schema, an earlier signed delta or *secret* says so; *plain* says that it is none. With
+        *cosign* nothing is signed or published: the receipt's ``draft`` is what cosigners sign (``keys cosign``), and
+        :meth:`push_cosigned` takes it from there.
 
         Raises:
             InvalidValueError: values do not fit; all bad keys are named together. Nothing was signed.
             PlainOrSecretError: nobody said whether the first value of a key is a secret.
+            NotCosignedError: the grant demands cosignatures. Nothing was signed.
             NotGrantedError, NotSyncedError, ConflictError, EpochExhaustedError: the answer is no. Nothing was signed.
             TooLargeError: it does not fit a delta; the message says which split would.
         """
@@ -216,18 +221,36 @@ class Writer:
             # Out here, and without the values: a traceback with locals would show what was to become a secret.
             values, wish = {}, Wish(scope, {})
             raise refusal
-        return self._send(
-            scope, assign, by=by, reason=reason, expect_epoch=expect_epoch, force=force, timeout_s=timeout_s
-        )
+        said: dict[str, Any] = {"by": by, "reason": reason, "expect_epoch": expect_epoch, "force": force}
+        return self._send(scope, assign, draft=cosign, timeout_s=timeout_s, **said)
+
+    def push_cosigned(self, draft: bytes, *, force: bool = False, timeout_s: float = 10.0) -> Receipt:
+        """Sign and publish a draft that others cosigned, exactly as they saw it.
+
+        Raises:
+            MalformedError: it is no draft of this fleet.
+            RefusedError: another writer is to sign it.
+            ConflictError: its scope moved on since it was made. Nothing was signed.
+            NotCosignedError: cosignatures are missing, or do not count. Nothing was signed.
+        """
+        found = read_draft(draft, self._environment.fleet_id)
+        if self._signer is None or self._signer.kid != found.kid:
+            raise RefusedError(f"the draft is for the writer's key {found.kid} to sign, and this is another")
+        body = found.body
+        self.sync(body.scope)
+        said: dict[str, Any] = {"ack": body.ack or None, "force": force}
+        return self._send(body.scope, body.assign, cosigned=found.raw_body, timeout_s=timeout_s, **said)
 
     def push_as_is(
         self, scope: str, assign: tuple[Assignment, ...], *, reason: str = "", timeout_s: float = 10.0
     ) -> Receipt:
         """Sign and publish assignments that were checked and encrypted before; they keep their ciphertexts.
 
-        For values that are to be signed anew: those of a lost key, and secrets under another key id.
+        For values that are to be signed anew: those of a lost key, and secrets under another key id. One that says what
+        it replaces (``over``) replaces that or nothing.
 
         Raises:
+            ConflictError: something else is there by now. Nothing was signed.
             NotGrantedError, NotSyncedError, EpochExhaustedError: the answer is no. Nothing was signed.
             TooLargeError: it does not fit a delta; the message says which split would.
         """
@@ -243,7 +266,7 @@ class Writer:
             ref = self._refs
             self._receipts[ref] = receipt
         self.presences(Scope.parse(scope).service)
-        ack = self._ack(scope)
+        ack = said.pop("ack", None) or self._ack(scope)
         receipt.ack_of = ack.of
         at = self._agent.clock.wall().isoformat(timespec="seconds").replace("+00:00", "Z")
         push = Push(ref, scope, assign, at=at, by=_user() if by is None else by, ack=ack, **said)
@@ -269,8 +292,8 @@ class Writer:
             service = f"{service}@{instance}"
         return str(Scope.parse(service))
 
-    def _sealed(self, scope: str) -> Callable[[str, Any], Ciphertext]:
-        return lambda key, value: sealed(self._environment, scope, key, value, self._agent.clock.token)
+    def _sealed(self, scope: str) -> Callable[[str, Any, Algorithm], Ciphertext]:
+        return lambda key, value, alg: sealed(self._environment, scope, key, value, alg, self._agent.clock.token)
 
     def _schemas_of(self, scope: str) -> list[bytes]:
         service = Scope.parse(scope).service

@@ -7,7 +7,7 @@ import pytest
 from tests.cli.documents import assert_fits
 from tests.cli.running import Plant
 
-SECRET = "sk-robot-0451"
+SECRET = "canary-in-a-mine-robot-0451"
 MASK = "**********"
 
 

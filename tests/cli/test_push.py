@@ -127,15 +127,15 @@ def test_a_model_of_another_service_is_not_pushed_by(plant: Plant) -> None:
 
 
 def test_a_secret_leaves_encrypted_and_appears_nowhere(plant: Plant) -> None:
-    done = plant.cli("push", "stt-worker", "api_key=sk-robot-0451", "--json")
+    done = plant.cli("push", "stt-worker", "api_key=canary-in-a-mine-robot-0451", "--json")
     assert done.code == 0, done.err
     everything = done.out + done.err + "".join(plant.cli(*words).out for words in (["list"], ["list", "--json"]))
-    assert "sk-robot-0451" not in everything
+    assert "canary-in-a-mine-robot-0451" not in everything
     retained = plant.broker.retained("#")
     assert f"{TOPIC}/api_key" in retained
-    assert not any(b"sk-robot-0451" in payload for payload in retained.values())
+    assert not any(b"canary-in-a-mine-robot-0451" in payload for payload in retained.values())
     for path in plant.cli.home.rglob("*"):
-        assert not path.is_file() or b"sk-robot-0451" not in path.read_bytes(), path
+        assert not path.is_file() or b"canary-in-a-mine-robot-0451" not in path.read_bytes(), path
 
 
 def test_a_secret_by_schema_stays_one_although_plain_is_said(plant: Plant) -> None:
@@ -152,9 +152,9 @@ def test_a_key_that_nobody_described_must_be_called_plain_or_secret(plant: Plant
     assert "--secret" in refused.err
     done = plant.cli("push", "stt-worker", "beam_size=5", "--plain")
     assert done.code == 0, done.err
-    hidden = plant.cli("push", "stt-worker", "token=abc-0451", "--secret", "token")
+    hidden = plant.cli("push", "stt-worker", "token=canary-in-a-mine-abc-0451", "--secret", "token")
     assert hidden.code == 0, hidden.err
-    assert b"abc-0451" not in b"".join(plant.broker.retained("#").values())
+    assert b"canary-in-a-mine-abc-0451" not in b"".join(plant.broker.retained("#").values())
 
 
 def test_expect_epoch_refuses_when_someone_was_faster(plant: Plant) -> None:

@@ -26,7 +26,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
         try:
             made.employ("stt-worker", "kitchen")
             made.awaited()
-            assert made.cli("push", "stt-worker", "api_key=sk-0451", "vad_threshold=0.6").code == 0
+            assert made.cli("push", "stt-worker", "api_key=canary-in-a-mine-0451", "vad_threshold=0.6").code == 0
             yield made
         finally:
             made.end()
@@ -60,7 +60,7 @@ def test_a_new_secret_key_is_added_readable_and_not_used_yet(fleet: Plant) -> No
     assert stat.S_IMODE(keys_file(fleet).stat().st_mode) == 0o600
     material = keys_file(fleet).read_text().splitlines()[-1].partition(":")[2]
     assert material not in done.out + done.err
-    assert fleet.cli("push", "stt-worker", "api_key=sk-0452").code == 0
+    assert fleet.cli("push", "stt-worker", "api_key=canary-in-a-mine-0452").code == 0
     assert ciphertext(fleet)["id"] == "k1"
     again = fleet.cli("keys", "new", "k2", "--secret")
     assert again.code == 1
@@ -81,7 +81,7 @@ def test_a_rotation_reaches_a_running_worker_and_leaves_the_value(fleet: Plant) 
     assert done.document()["rotated"] == ["stt-worker api_key"]
     assert done.document()["refused"] == []
     assert (ciphertext(fleet)["id"], ids(fleet)) == ("k2", ["k2", "k1"])
-    assert revealed(fleet) == "sk-0452"
+    assert revealed(fleet) == "canary-in-a-mine-0452"
     worker = fleet.workers[0].look()
     assert worker["values"]["api_key"], "the worker lost its value"
     assert not [one for one in fleet.cli("status", "--json").document()["workers"] if one.get("refused")]
@@ -90,7 +90,7 @@ def test_a_rotation_reaches_a_running_worker_and_leaves_the_value(fleet: Plant) 
 
 
 def test_a_push_after_the_rotation_uses_the_new_key(fleet: Plant) -> None:
-    assert fleet.cli("push", "stt-worker", "api_key=sk-0453").code == 0
+    assert fleet.cli("push", "stt-worker", "api_key=canary-in-a-mine-0453").code == 0
     assert ciphertext(fleet)["id"] == "k2"
 
 
@@ -99,8 +99,10 @@ def test_the_cipher_can_be_chosen_by_name(fleet: Plant) -> None:
     done = fleet.cli("keys", "rotate-secrets", "stt-worker", "--algorithm", "aes256gcm", "--json")
     assert done.code == 0, done.err
     assert {name: ciphertext(fleet)[name] for name in ("id", "alg")} == {"id": "stt-worker", "alg": "aes256gcm"}
-    assert revealed(fleet) == "sk-0453"
+    assert revealed(fleet) == "canary-in-a-mine-0453"
     assert fleet.cli("keys", "rotate-secrets", "stt-worker", "--algorithm", "rot13").code == 2
+    assert fleet.cli("push", "stt-worker", "api_key=canary-in-a-mine-0453").code == 0
+    assert ciphertext(fleet)["alg"] == "aes256gcm", "the next push keeps what was chosen"
 
 
 def test_a_worker_without_the_key_keeps_its_value_and_is_named(fleet: Plant, tmp_path: Path) -> None:
@@ -132,7 +134,7 @@ def test_what_nothing_uses_any_more_can_be_dropped(fleet: Plant) -> None:
     assert unused.code == 0, unused.err
     assert_fits("keys retire secret", unused.document())
     assert "k1" not in ids(fleet)
-    assert revealed(fleet) == "sk-0453"
+    assert revealed(fleet) == "canary-in-a-mine-0453"
     assert fleet.cli("keys", "retire", "k9", "--secret", "--yes").code == 3
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from tars_settings.adapters.address import BrokerAddress
 from tars_settings.cli.values import assignments, checked_keys, guess
+from tars_settings.core.draft import drafted, read_draft
 from tars_settings.core.floor import parse_floor_segment
 from tars_settings.core.head import parse_segment
 from tars_settings.core.lastgood import parse_last_good, parse_starts
@@ -33,18 +35,23 @@ from tars_settings.schema import check, coerce, is_secret, keys_of
 from tars_settings.schema.shape import is_schema
 from tars_settings.sources.environment import Environment
 from tars_settings.sources.stored import PURPOSE, follow_all, opened_lkg
+from tars_settings.trust.cosign import consent, lacking
 from tars_settings.trust.document import follow, pin, version_of
 from tars_settings.trust.keys import SecretKey, SigningKey, fleet_text, parse_fleet
+from tars_settings.trust.locked import is_locked, lock, unlock
 from tars_settings.trust.seal import SealKey, seal, unseal
 from tars_settings.trust.validity import read_delta, read_floor, read_index
 from tests.fleets import (
     ALICE,
+    BOB,
     FLEET,
     ROOT,
     SCOPE,
     TOPICS,
+    cosigned_body,
     delta_body,
     delta_payload,
+    demand,
     document,
     index_payload,
     key_topic,
@@ -53,11 +60,14 @@ from tests.fleets import (
     set_,
     trust_payload,
     unset,
+    writer,
 )
 
 Use = Callable[[bytes], object]
 SEAL: Final = SealKey(bytes([9]) * 32)
 TRUST: Final = document()
+DEMANDING: Final = (writer(ALICE, cosign=(demand("*", 1, BOB),)), writer(BOB))
+STRICT: Final = document(writers=DEMANDING)
 DELTA: Final = delta_payload(ALICE, 3, set_("vad", 0.5), unset("model"), reason="noisy", by="ops")
 SEGMENT: Final = segment_payload(DELTA)
 INDEX: Final = index_payload(ALICE, 2, {1: SEGMENT})
@@ -98,16 +108,34 @@ def trust(payload: bytes) -> None:
 
 
 @functools.cache
-def _replicator() -> list[Replicator]:
+def _replicator(*, strict: bool = False) -> list[Replicator]:
     one = Replicator(TOPICS, ROOT.public, nonce="0" * 31 + "1", random=lambda: 0.5)
     one.handle(Follow(SCOPE), 0.0)
-    one.handle(Offered((trust_payload(),)), 0.0)
+    one.handle(Offered((trust_payload(writers=DEMANDING) if strict else trust_payload(),)), 0.0)
     return [one]
 
 
-def received(topic: str) -> Use:
+def received(topic: str, *, strict: bool = False) -> Use:
     """Return a reader of what arrives on a topic; nothing at all may escape a replicator."""
-    return lambda payload: _replicator()[0].handle(Received(topic, payload, True), 1.0)
+    return lambda payload: _replicator(strict=strict)[0].handle(Received(topic, payload, True), 1.0)
+
+
+def from_file(payload: bytes) -> None:
+    _replicator()[0].handle(Offered((payload,)), 1.0)
+
+
+def draft(payload: bytes) -> None:
+    found = read_draft(payload, FLEET)
+    lacking(found.kid, found.raw_body, found.body, STRICT.writers()[ALICE.kid], STRICT)
+    read_draft(consent(found, BOB), FLEET)
+
+
+def locked(payload: bytes) -> None:
+    text = _text(payload)
+    cost = re.search(r" (\d{1,5}):(\d{1,5}):", text)
+    # What a file may ask for at most takes seconds and a gibibyte: bounded, and not to be had ten million times.
+    if is_locked(text) and (cost is None or int(cost[1]) * int(cost[2]) <= 4):
+        unlock(text, "correct horse")
 
 
 def topic(payload: bytes) -> None:
@@ -223,6 +251,9 @@ _TOPICS: Final = [
     b"system/health/stt/pi-3", b"system/health/_marker/" + b"0" * 32 + b"/m", b"system/config/a/_schema/" + b"0" * 32,
 ]  # fmt: skip
 
+_COSIGNED: Final = cosigned_body(ALICE, (BOB,), 3, set_("vad", 0.5), unset("m"))
+_STRICT: Final = [*_SIGNED, ALICE.sign("delta", FLEET, _COSIGNED), trust_payload(writers=DEMANDING)]
+
 TARGETS: Final[dict[str, Target]] = {
     "envelope": Target(_SIGNED, envelope),
     "delta": Target(_SIGNED, lambda payload: read_delta(payload, TRUST)),
@@ -230,7 +261,15 @@ TARGETS: Final[dict[str, Target]] = {
         [delta_body(3, set_("vad", 0.5), unset("m"))], signed("delta", lambda p: read_delta(p, TRUST))
     ),
     "trust": Target([trust_payload(), trust_payload(2)], trust),
-    "trust body": Target([bytes(decode_single(trust_payload()).body)], signed("trust", trust)),
+    "trust body": Target(
+        [bytes(decode_single(one).body) for one in (trust_payload(), _STRICT[-1])], signed("trust", trust)
+    ),
+    "cosigned body": Target([_COSIGNED], signed("delta", lambda p: read_delta(p, STRICT))),
+    "draft for cosigners": Target(
+        [drafted(FLEET, ALICE.kid, _COSIGNED), drafted(FLEET, ALICE.kid, delta_body(1))], draft
+    ),
+    "received where consent is needed": Target(_STRICT, received(key_topic("vad"), strict=True)),
+    "file of signed bytes": Target([*_STRICT, SEGMENT], from_file),
     "index": Target(_SIGNED, lambda payload: read_index(payload, TRUST)),
     "index body": Target([bytes(decode_single(INDEX).body)], signed("head", lambda p: read_index(p, TRUST))),
     "segment": Target([SEGMENT, segment_payload()], parse_segment),
@@ -253,6 +292,9 @@ TARGETS: Final[dict[str, Target]] = {
     "received as a floor": Target(_SIGNED, received(f"system/config/{SCOPE}/_floor")),
     "topic": Target(_TOPICS, topic),
     "key file": Target(_TEXTS, key_text),
+    "locked key file": Target(
+        [lock(ROOT, "correct horse", salt=bytes(16), nonce=bytes(24), ops=1, mib=1).encode()], locked
+    ),
     "environment": Target([bytes([n]) + value for n in range(len(VARIABLES)) for value in _VALUES], environment),
     "command line": Target([b"vad=0.5", b"model=a", b'words=["a"]', b"audio.gain=1", b"stt-worker@pi-3"], command_line),
 }

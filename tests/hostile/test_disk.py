@@ -13,11 +13,12 @@ from pydantic import SecretStr
 from tars_settings import Settings
 from tars_settings.join import Live
 from tests.brokers import eventually
+from tests.canary import MARK
 from tests.join.conftest import InMemory, Stt
 from tests.settings.stage import Stage, delta
 
 Joiner = Callable[..., Live[Any]]
-CANARY = "canary-5e1f-do-not-leave-me-on-a-disk"
+CANARY = f"{MARK}-do-not-leave-me-on-a-disk"
 
 
 def columns_of(path: Path) -> list[tuple[str, str]]:

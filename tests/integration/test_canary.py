@@ -29,8 +29,9 @@ from tars_settings.schema import markdown, rst, schema_of
 from tars_settings.sources.template import dotenv
 from tars_settings.testing import MemoryFleet
 from tests.brokers import eventually
+from tests.canary import MARK
 
-CANARY = "canary-in-a-mine"
+CANARY = MARK
 NUMBER = 733773377
 TRACES = (CANARY, CANARY[::-1], str(NUMBER))
 

@@ -62,9 +62,9 @@ def test_endorsements_add_up() -> None:
 def test_good_is_the_greatest_of_each_key_at_or_below_the_named_epoch() -> None:
     old, good, bad = delta(ALICE, 3, set_("a"), set_("b")), delta(ALICE, 5, set_("a")), delta(ALICE, 9, set_("a"))
     others = delta(BOB, 4, set_("c"))
-    found = succession.good_digests((bad, good, others, old), ALICE.kid, {SCOPE: 5})
+    found = succession.good_digests((bad, good, others, old), ALICE.kid, {SCOPE: 5}, HELD)
     assert found == {(SCOPE, "a"): good, (SCOPE, "b"): old}
-    assert succession.good_digests((bad, good, old), ALICE.kid, {"tts-worker": 9}) == {}
+    assert succession.good_digests((bad, good, old), ALICE.kid, {"tts-worker": 9}, HELD) == {}
 
 
 def test_roots_are_added_dropped_and_counted() -> None:

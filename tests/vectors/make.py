@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tars_settings.core.delta import Ack, Assignment
+from tars_settings.core.delta import Ack, Assignment, read_delta_body, uncosigned
 from tars_settings.core.floor import FloorBody, cut
 from tars_settings.core.head import LargeRef, Segment, encode_segment, segment_digest
 from tars_settings.core.presence import Presence, ScopeReport, encode_presence
@@ -25,7 +25,7 @@ from tars_settings.core.topics import (
     Topics,
     TrustTopic,
 )
-from tars_settings.core.wire import Purpose, decode_envelope, digest_of, encode, pae
+from tars_settings.core.wire import Cosignature, Envelope, Purpose, Raw, decode_envelope, digest_of, encode, pae
 from tars_settings.trust.document import Retirement, follow
 from tars_settings.trust.grants import covers, covers_scope
 from tars_settings.trust.keys import SecretKey, fleet_id, fleet_text
@@ -33,6 +33,7 @@ from tars_settings.trust.secrets import associated, encrypt
 from tests.fleets import (
     ALICE,
     BOB,
+    CAROL,
     FLEET,
     MALLORY,
     ROOT,
@@ -40,9 +41,12 @@ from tests.fleets import (
     ROOT_3,
     SCOPE,
     TOPICS,
+    cosigned_body,
+    cosigned_payload,
     delta,
     delta_body,
     delta_payload,
+    demand,
     document,
     index_payload,
     key_topic,
@@ -62,6 +66,7 @@ SEEDS = {
     ALICE.name: 11,
     BOB.name: 12,
     MALLORY.name: 13,
+    CAROL.name: 14,
 }
 
 
@@ -69,7 +74,7 @@ def keys() -> Any:
     """Seeds, public keys, key ids, and the fleet's text and id."""
     made = [
         {"name": key.name, "seed": bytes([SEEDS[key.name]] * 32).hex(), "public": key.public.hex(), "kid": key.kid}
-        for key in (ROOT, ROOT_2, ROOT_3, ALICE, BOB, MALLORY)
+        for key in (ROOT, ROOT_2, ROOT_3, ALICE, BOB, MALLORY, CAROL)
     ]
     return {"keys": made, "fleet": {"text": fleet_text(ROOT.public), "id": fleet_id(ROOT.public)}}
 
@@ -164,7 +169,10 @@ def envelopes() -> Any:
             _signed("a floor whose list is in parts", "floor", FLOORS["in parts"]),
             _signed("the first trust document", "trust", TRUST),
             _signed("one that rotates the roots", "trust", rotated),
+            _signed("a trust document that demands cosignatures", "trust", STRICT),
+            _signed("a delta with two cosignatures", "delta", TOGETHER),
         ],
+        "consents": _consents(),
         "segments": [{"bytes": one.decode(), "digest": segment_digest(one)} for one in (segment, large)],
         "floor_parts": [FLOORS["part 1"].decode(), FLOORS["part 2"].decode()],
         "secret": {
@@ -173,6 +181,14 @@ def envelopes() -> Any:
             "associated": associated(ciphertext.alg, SECRET.id, FLEET, SCOPE, "api_key").decode(),
         },
     }  # fmt: skip
+
+
+def _consents() -> Any:
+    """What each cosigner of the delta with two cosignatures signed."""
+    body = bytes(decode_envelope(TOGETHER).body)
+    cosig = read_delta_body(body).cosig
+    encoding = pae("cosign", FLEET, ALICE.kid, uncosigned(body, cosig)).decode()
+    return [{"kid": one.kid, "pae": encoding, "signature": one.sig.hex()} for one in cosig]
 
 
 def _secret(key: str, ciphertext: Any) -> Any:
@@ -193,6 +209,24 @@ BOTH = sorted(
 )
 """Two documents of one version, the lesser digest first."""
 NARROW = trust_payload(2, writers=(listed(ALICE, (f"{SCOPE}.audio", "tts-*")), listed(BOB)))
+
+
+def _strict(version: int = 1, need: int = 2, **changed: Any) -> bytes:
+    """Return a trust document in which alice needs consent in one service; *changed* are entries by name."""
+    alice = listed(ALICE, cosign=(demand(SCOPE, need, BOB, CAROL),))
+    others = (listed(key, **changed.get(key.name, {})) for key in (BOB, CAROL, MALLORY))
+    return trust_payload(version, writers=(alice, *others), **changed.get("trust", {}))
+
+
+def _cosigned(*cosig: Any, body: bytes = delta_body(5)) -> bytes:
+    """Return a delta of alice's whose cosignatures are as they are given."""
+    return ALICE.sign("delta", FLEET, body[:-1] + b',"cosig":' + encode(tuple(cosig)) + b"}")
+
+
+STRICT = _strict()
+TOGETHER = cosigned_payload(ALICE, (BOB, CAROL), 5)
+BOBS, CAROLS = (key.countersign(FLEET, ALICE.kid, delta_body(5)) for key in (BOB, CAROL))
+ALONE = delta_payload(ALICE, 5)
 
 
 def _case(name: str, verdict: str, reason: str, payload: bytes, *, topic: str = "", held: Any = (TRUST,)) -> Any:
@@ -298,7 +332,65 @@ def verdicts() -> Any:
         _case("one that lowers gen", "rejected", "untrusted", trust_payload(2, gen=0), topic=trust),
         _case("one without enough signatures", "rejected", "untrusted",
               trust_payload(2, roots=(ROOT_2, ROOT_3), threshold=2, signed_by=(ROOT, ROOT_2)), topic=trust),
+        *_two_person_rule(),
     ]  # fmt: skip
+
+
+def _two_person_rule() -> Any:
+    """Alice needs the consent of two of bob and carol, or of one where that is said."""
+    one, cosigned = (_strict(need=1),), "not-cosigned"
+    digest = delta(ALICE, 5).stamp.digest.hex()
+    floor = TOPICS.format(FloorTopic(SCOPE))
+    elsewhere = TOPICS.format(KeyTopic("_all", "vad"))
+    below = trust_payload(writers=(listed(ALICE, cosign=(demand(f"{SCOPE}.vad.gain", 1, BOB),)), listed(BOB)))
+    return [
+        _case("cosigned", "valid", "", TOGETHER, held=(STRICT,)),
+        _case("cosigned where nothing demands it", "valid", "", TOGETHER, held=(_strict(need=2), trust_payload(
+            2, writers=(listed(ALICE), listed(BOB), listed(CAROL), listed(MALLORY))))),
+        _case("not cosigned", "rejected", cosigned, ALONE, held=(STRICT,)),
+        _case("not cosigned, and names a later trust document", "held", "trust-behind",
+              delta_payload(ALICE, 5, trust=2), held=(STRICT,)),
+        _case("cosigned by one of two", "rejected", cosigned, _cosigned(BOBS), held=(STRICT,)),
+        _case("cosigned by one, who is enough", "valid", "", _cosigned(CAROLS), held=one),
+        _case("cosigned by somebody outside the set", "rejected", cosigned,
+              cosigned_payload(ALICE, (BOB, MALLORY), 5), held=(STRICT,)),
+        _case("cosigned by its author", "rejected", cosigned, cosigned_payload(ALICE, (ALICE,), 5), held=one),
+        _case("cosigned for another author", "rejected", cosigned,
+              _cosigned(BOB.countersign(FLEET, MALLORY.kid, delta_body(5))), held=one),
+        _case("cosigned for another fleet", "rejected", cosigned,
+              _cosigned(BOB.countersign("0" * 32, ALICE.kid, delta_body(5))), held=one),
+        _case("a cosignature of another body", "rejected", cosigned,
+              _cosigned(BOB.countersign(FLEET, ALICE.kid, delta_body(6))), held=one),
+        _case("a cosigner's signature for another kind", "rejected", cosigned,
+              _cosigned(Cosignature(BOB.kid, decode_envelope(BOB.sign("delta", FLEET, delta_body(5))).sig)), held=one),
+        _case("a cosignature under another's name", "rejected", cosigned,
+              _cosigned(Cosignature(CAROL.kid, BOBS.sig)), held=one),
+        _case("cosigned by one who is compromised", "rejected", cosigned, TOGETHER,
+              held=(_strict(bob={"status": "compromised"}),)),
+        _case("cosigned by one who is retired", "rejected", cosigned, TOGETHER,
+              held=(_strict(bob={"status": "retired"}),)),
+        _case("cosigned by one before her retirement", "valid", "", TOGETHER,
+              held=(_strict(bob={"status": "retired", "retired": {SCOPE: Retirement(1, 5, 0)}}),)),
+        _case("not cosigned and endorsed", "valid", "", ALONE, held=(_strict(trust={"endorsed": (digest,)}),)),
+        _case("cosignatures in another order", "rejected", "malformed",
+              _cosigned(*sorted((BOBS, CAROLS), key=lambda each: each.kid, reverse=True)), held=(STRICT,)),
+        _case("the same cosignature twice", "rejected", "malformed", _cosigned(BOBS, BOBS), held=(STRICT,)),
+        _case("an empty list of cosignatures", "rejected", "malformed", _cosigned(), held=(STRICT,)),
+        _case("cosignatures added afterwards", "rejected", "bad-signature",
+              _resigned(cosigned_body(ALICE, (BOB, CAROL), 5), ALONE), held=(STRICT,)),
+        _case("a key above the one that needs consent", "rejected", cosigned, ALONE, held=(below,)),
+        _case("in every scope at once", "rejected", cosigned, delta_payload(ALICE, 5, scope="_all"),
+              topic=elsewhere, held=(STRICT,)),
+        _case("a floor of one who needs consent", "rejected", cosigned, FLOORS["short"], topic=floor, held=(STRICT,)),
+        _case("a demand that nobody can meet", "rejected", "malformed", _strict(2, need=3),
+              topic=TOPICS.format(TrustTopic()), held=(STRICT,)),
+    ]  # fmt: skip
+
+
+def _resigned(body: bytes, payload: bytes) -> bytes:
+    """Return an envelope of *body* under the signature of another."""
+    envelope = decode_envelope(payload)
+    return encode(Envelope(1, envelope.kid, envelope.sig, Raw(body)))
 
 
 def _reordered(body: bytes) -> bytes:

@@ -63,6 +63,8 @@ def test_envelopes() -> None:
         assert digest_of(encoding).hex() == one["digest"]
         assert envelope.sig.hex() == one["signature"]
         sodium.verify(encoding, envelope.sig, publics[envelope.kid])
+    for one in vectors("envelopes")["consents"]:
+        sodium.verify(one["pae"].encode(), bytes.fromhex(one["signature"]), publics[one["kid"]])
     for one in vectors("envelopes")["segments"]:
         assert segment_digest(one["bytes"].encode()) == one["digest"]
         parse_segment(one["bytes"].encode())
@@ -164,5 +166,5 @@ def test_every_reason_of_a_refusal_has_a_vector() -> None:
     assert wanted <= reasons & kinds
     assert reasons >= {
         "unknown-writer", "not-granted", "retired", "compromised", "gen-ahead", "trust-behind", "no-trust",
-        "below-floor", "floor-incomplete", "chain-missing", "wrong-topic", "empty",
+        "below-floor", "floor-incomplete", "chain-missing", "wrong-topic", "empty", "not-cosigned",
     }  # fmt: skip
