@@ -37,7 +37,11 @@ class Follow(msgspec.Struct, frozen=True):
 
 
 class Push(msgspec.Struct, frozen=True):
-    """Sign and publish assignments to one scope; progress comes as Stage notices with the same ``ref``."""
+    """Sign and publish assignments to one scope; progress comes as Stage notices with the same ``ref``.
+
+    With ``trial_s`` they are for so many seconds, and go back to what is in force when it is signed; ``canary`` names
+    the proposal. ``instead_of`` names the delta (hex) that must hold all of the keys still: else it is refused.
+    """
 
     ref: int
     scope: str
@@ -48,6 +52,9 @@ class Push(msgspec.Struct, frozen=True):
     ack: Ack | msgspec.UnsetType = msgspec.UNSET
     expect_epoch: int | None = None
     force: bool = False
+    trial_s: int = 0
+    canary: str = ""
+    instead_of: str = ""
 
 
 class Compact(msgspec.Struct, frozen=True):
