@@ -29,7 +29,7 @@ MUST_HAPPEN = (
     "epoch poison", "equivocations", "halves", "oversteps", "gens ahead", "lying indexes", "revocations",
     "revocations under partition", "endorsements", "retirements", "trust documents", "trust quarrels",
     "root rotations", "floors", "clock jumps",
-    "muted publishes", "runs on MQTT 3.1.1", "runs with a shared key", "repairs", "pushes",
+    "muted publishes", "runs on MQTT 3.1.1", "runs with a shared key", "repairs", "pushes", "pushes on trial",
 )  # fmt: skip
 """Faults that a batch of a few hundred seeds must have met: a knob without effect proves nothing."""
 
