@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tars_settings.core.delta import MAX_TRIAL_S, Assignment, Delta, Trial
+from tars_settings.core.delta import MAX_TRIAL_S, Algorithm, Assignment, Ciphertext, Delta, Trial
 from tars_settings.core.names import overlap
 from tars_settings.core.register import Register
 from tars_settings.core.trial import bare
 from tars_settings.errors import RefusedError, UsageError
+from tars_settings.sources.environment import Environment
+from tars_settings.trust.secrets import NONCE_BYTES, decrypt, encrypt
 
 
 @dataclass(frozen=True)
@@ -71,3 +73,27 @@ def trial_seconds(revert_after_s: float | None) -> int:
     if not 1 <= revert_after_s <= MAX_TRIAL_S:
         raise UsageError("a trial is of 1 second to 7 days")
     return round(revert_after_s)
+
+
+def moved(
+    tried: OpenTrial, scope: str, environment: Environment, token: Callable[[int], bytes]
+) -> tuple[Assignment, ...]:
+    """Return what is on trial as it is said in another scope: there encrypted values are encrypted anew.
+
+    Raises:
+        DecryptionError: a value can't be decrypted here; SecretKeyMissingError where the key to it is not held.
+    """
+    return tuple(_moved(item, tried.delta.scope, scope, environment, token) for item in tried.confirmed())
+
+
+def _moved(
+    item: Assignment, scope: str, to: str, environment: Environment, token: Callable[[int], bytes]
+) -> Assignment:
+    if not isinstance(item.secret, Ciphertext):
+        return item
+    keys, fleet = environment.secret_keys(), environment.fleet_id
+    plain = decrypt(item.secret, keys, fleet=fleet, scope=scope, key=item.key)
+    held = keys[item.secret.id]
+    alg: Algorithm = item.secret.alg
+    fresh = encrypt(plain, held, fleet=fleet, scope=to, key=item.key, nonce=token(NONCE_BYTES[alg]), alg=alg)
+    return Assignment(item.key, secret=fresh)

@@ -50,7 +50,10 @@ class Report(msgspec.Struct, frozen=True):
 
 
 class Receipt:
-    """A push that was signed. ``stage`` grows: signed, accepted, then retained, superseded or unconfirmed."""
+    """A push that was signed. ``stage`` grows: signed, accepted, then retained, superseded or unconfirmed.
+
+    ``trial_s`` is after how many seconds workers go back by themselves, 0 where they do not.
+    """
 
     def __init__(self, scope: str, keys: tuple[str, ...], wait: Waiting) -> None:
         self.scope = scope
@@ -63,6 +66,7 @@ class Receipt:
         self.synced = True
         self.error = ""
         self.ack_of = 1
+        self.trial_s = 0
         self.pushed_s = time.monotonic()
         self._wait = wait
 

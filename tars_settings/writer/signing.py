@@ -256,7 +256,7 @@ class Writer:
             self._receipts[ref] = receipt
         self.presences(Scope.parse(scope).service)
         ack = self._ack(scope)
-        receipt.ack_of = ack.of
+        receipt.ack_of, receipt.trial_s = ack.of, said.get("trial_s", 0)
         at = self._agent.clock.wall().isoformat(timespec="seconds").replace("+00:00", "Z")
         push = Push(ref, scope, assign, at=at, by=_user() if by is None else by, ack=ack, **said)
         receipt.pushed_s = time.monotonic()

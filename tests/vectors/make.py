@@ -342,7 +342,7 @@ def merges() -> Any:
 
 
 def trials() -> Any:
-    """Deltas, the winners of which one worker uses while the trials run, and when they are over: merging is the same."""
+    """Deltas, and what a worker uses of them while their trials run, and when they are over; the winners stay."""
     before = delta(ALICE, 4, set_("vad", 0.5), set_("m", {"a": 1, "b": 2}))
     leaf = delta(BOB, 6, set_("m.a", 9), trial=Trial(600, (set_("m.a", 1),)))
     gone = delta(BOB, 6, unset("vad"), trial=Trial(600, (set_("vad", 0.5),)))
