@@ -66,7 +66,7 @@ class Plan:
 
 
 def choose(chosen: str, there: Iterable[str], service: str, proposal: str) -> tuple[str, ...]:
-    """Return the instances to try a proposal on, of those that are *there*: the named ones, or a share by their hashes.
+    """Return the instances to try a proposal on, of those that are *there*: the named ones, or a share by hash.
 
     >>> there = ("hall", "kitchen", "pi-3", "pi-4")
     >>> choose("pi-3,hall", there, "stt-worker", "a"), len(choose("50%", there, "stt-worker", "a"))
@@ -82,13 +82,13 @@ def choose(chosen: str, there: Iterable[str], service: str, proposal: str) -> tu
     if chosen.endswith("%"):
         share = _share(chosen)
         if not known:
-            raise RefusedError(f"no worker of {service} is there to try it on")
+            raise RefusedError(f"no worker of {service} is there and ready")
         ranked = sorted(known, key=lambda instance: _rank(service, instance, proposal))
         return tuple(sorted(ranked[: math.ceil(len(known) * share / 100)]))
     named = sorted({name.strip() for name in chosen.split(",")})
     if absent := [name for name in named if name not in known]:
         wanted = ", ".join(f"{service}@{name}" for name in absent)
-        raise RefusedError(f"no worker {wanted} is there; there are: {', '.join(known) or 'none'}")
+        raise RefusedError(f"no worker {wanted} is there and ready; there are: {', '.join(known) or 'none'}")
     return tuple(named)
 
 
@@ -113,6 +113,7 @@ class _Canary:
 
     plan: Plan
     id: str
+    instances: tuple[str, ...] = ()
     before: dict[str, Presence] = field(default_factory=dict)
     pushed: dict[str, tuple[Receipt, Report | None]] = field(default_factory=dict)
     health: dict[str, Health] = field(default_factory=dict)
@@ -124,7 +125,7 @@ class _Canary:
 
     @property
     def names(self) -> str:
-        return ", ".join(f"{self.plan.service}@{instance}" for instance in self.pushed)
+        return ", ".join(f"{self.plan.service}@{instance}" for instance in self.instances)
 
     @property
     def left_s(self) -> float:
@@ -138,7 +139,7 @@ class _Canary:
 
     def members(self, writer: Writer) -> list[Any]:
         """Return what of it is still on trial."""
-        scopes = [str(Scope(self.plan.service.service, instance)) for instance in self.pushed]
+        scopes = [str(Scope(self.plan.service.service, instance)) for instance in self.instances]
         return [one for scope in scopes for one in writer.trials(scope) if one.trial.canary == self.id]
 
 
@@ -168,8 +169,9 @@ def carry_out(common: Common, prepare: Callable[[Writer], tuple[Push, str]], pla
 
 def _try_it(common: Common, writer: Writer, canary: _Canary, push: Push, proposal: str) -> None:
     plan, service = canary.plan, str(canary.plan.service)
-    there = {one.instance: one for one in writer.presences(service) if one.state != "offline"}
+    there = {one.instance: one for one in writer.presences(service) if one.state == "ready"}
     instances = choose(plan.chosen, there, service, proposal)
+    canary.instances = instances
     canary.id = writer.agent.clock.token(16).hex()
     canary.before = {instance: there[instance] for instance in instances}
     canary.began_s = time.monotonic()
@@ -270,7 +272,7 @@ def _by_itself(canary: _Canary) -> str:
 def _interrupted(canary: _Canary) -> str:
     if canary.promotion is not None or canary.taken_back is not None:
         return f"interrupted while it was settled: what is left of it on {canary.names} {_by_itself(canary)}"
-    if not canary.pushed:
+    if not canary.instances:
         return "interrupted: nothing was signed, as far as is known; tars-settings list says what the fleet has"
     return f"interrupted: {canary.names} {_by_itself(canary)}"
 

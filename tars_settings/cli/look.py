@@ -189,7 +189,7 @@ def _answer(common: Common, reading: Reading, values: Values, found: _Found) -> 
     else:
         common.out.note(f"the fleet does not set {found.key} for {found.scope}")
     for one in found.registers:
-        if told := words(one, now()):
-            common.out.note(f"{one.delta.scope} {one.key} is {told}; tars-settings confirm {one.delta.scope} keeps it")
+        if tried := words(one, now()):
+            common.out.note(f"{one.delta.scope} {one.key} is {tried}; tars-settings confirm {one.delta.scope} keeps it")
     _say(common, reading, values)
     return 0 if found.is_set else 1

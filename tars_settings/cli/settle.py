@@ -55,6 +55,8 @@ def confirm(
 ) -> int:
     """Keep what is on trial in a scope: workers do not go back by themselves any more, or take it up again.
 
+    What is undone for longer than it was tried is named with --push.
+
     Example: tars-settings confirm stt-worker
     """
     scope = Scope.parse(target)
@@ -163,15 +165,20 @@ def canaries(writer: Writer, scope: Scope) -> dict[str, list[OpenTrial]]:
 
 
 def chosen(found: dict[str, list[OpenTrial]], wanted: str | None, service: str) -> list[OpenTrial]:
-    """Return the members of the canary whose id begins so, or of the only one.
+    """Return the members of the canary whose id begins so, or of the only one that is not over for long.
 
     Raises:
         NothingOnTrialError: there is none.
         RefusedError: there are several.
     """
-    fitting = [members for canary, members in sorted(found.items()) if canary.startswith(wanted or "")]
+    fitting = [
+        members
+        for canary, members in sorted(found.items())
+        if (canary.startswith(wanted) if wanted else any(one.is_fresh(now()) for one in members))
+    ]
     if not fitting:
-        raise NothingOnTrialError(f"no canary of {service} is open" + (f" that begins with {wanted}" if wanted else ""))
+        undone = "".join(f"\n  {members[0].trial.canary[:8]}, undone: {_told(members)}" for members in found.values())
+        raise NothingOnTrialError(f"no canary of {service} is open{f' as {wanted}' if wanted else ''}{undone}")
     if len(fitting) > 1:
         several = "\n".join(f"  {members[0].trial.canary[:8]}: {_told(members)}" for members in fitting)
         raise RefusedError(f"several canaries of {service} are open; say which with --canary:\n{several}")
@@ -275,6 +282,8 @@ def promote_on(
         RefusedError: newer pushes hold a part of it on every instance.
         DecryptionError: a secret that it tried can't be decrypted here.
     """
+    if not members:
+        raise RefusedError("someone pushed something newer over all of the canary; push what you want")
     course.canary = members[0].trial.canary
     whole = next((one for one in members if len(one.keys) == len(one.delta.body.assign)), None)
     if whole is None:

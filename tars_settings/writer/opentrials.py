@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from tars_settings.core.delta import MAX_TRIAL_S, Algorithm, Assignment, Ciphertext, Delta, Trial
 from tars_settings.core.names import overlap
@@ -11,6 +12,7 @@ from tars_settings.core.register import Register
 from tars_settings.core.trial import bare
 from tars_settings.errors import RefusedError, UsageError
 from tars_settings.sources.environment import Environment
+from tars_settings.sources.trials import age_s
 from tars_settings.trust.secrets import NONCE_BYTES, decrypt, encrypt
 
 
@@ -22,6 +24,13 @@ class OpenTrial:
     trial: Trial
     keys: tuple[str, ...]
     crossed: tuple[str, ...] = ()
+
+    def is_fresh(self, wall: datetime) -> bool:
+        """Return whether it runs at the time *wall*, or is over for no longer than it ran: somebody may mean it."""
+        return age_s(self.delta, wall) < 2 * self.trial.within_s
+
+    def __str__(self) -> str:
+        return f"epoch {self.delta.stamp.epoch} ({', '.join(self.keys)})"
 
     def confirmed(self) -> tuple[Assignment, ...]:
         """Return what makes it stay."""

@@ -283,8 +283,9 @@ class Writer:
     def confirm(self, target: type[BaseSettings] | str, *, epoch: int | None = None, **more: Any) -> list[Receipt]:
         """Make what is on trial in a scope stay (*epoch*: of that push alone), undone by now or not.
 
-        Each trial is pushed again, without an end; encrypted values keep their ciphertexts. *more* are *instance*,
-        *reason*, *by* and *timeout_s* of :meth:`push`.
+        Each trial is pushed again, without an end; encrypted values keep their ciphertexts. What is undone for longer
+        than it was tried must be named by its epoch. *more* are *instance*, *reason*, *by* and *timeout_s* of
+        :meth:`push`.
 
         Raises:
             NothingOnTrialError: there is nothing to confirm.
@@ -292,7 +293,8 @@ class Writer:
             ConflictError: someone has pushed something newer in this moment. What was confirmed before, is.
             NotGrantedError, NotSyncedError: the answer is no.
         """
-        return self._settled(target, epoch, OpenTrial.confirmed, **more)
+        wall = self._agent.clock.wall()
+        return self._settled(target, epoch, OpenTrial.confirmed, lambda one: one.is_fresh(wall), **more)
 
     def revert(self, target: type[BaseSettings] | str, *, epoch: int | None = None, **more: Any) -> list[Receipt]:
         """End what is on trial in a scope now, and for good: every worker goes back to what was before.
@@ -306,17 +308,18 @@ class Writer:
         target: type[BaseSettings] | str,
         epoch: int | None,
         assign: Callable[[OpenTrial], tuple[Assignment, ...]],
+        is_meant: Callable[[OpenTrial], bool] = lambda _: True,
         instance: str | None = None,
         **more: Any,
     ) -> list[Receipt]:
         scope = self._scope_of(target, instance)
         self.sync(scope)
-        found = [one for one in self.trials(scope) if epoch in (None, one.delta.stamp.epoch)]
+        known = self.trials(scope)
+        found = [one for one in known if (is_meant(one) if epoch is None else epoch == one.delta.stamp.epoch)]
         if not found:
             which = "" if epoch is None else f" by the push of epoch {epoch}"
-            raise errors.NothingOnTrialError(
-                f"nothing is on trial in {scope}{which}: it was settled, or never pushed so"
-            )
+            undone = f"; undone long since: {', '.join(map(str, known))}" if known else ""
+            raise errors.NothingOnTrialError(f"nothing is on trial in {scope}{which}{undone}")
         return [
             self.push_as_is(scope, assign(one), instead_of=one.delta.stamp.digest.hex(), **more)
             for one in found

@@ -110,6 +110,14 @@ def test_a_confirm_in_time_keeps_it_and_one_that_comes_late_takes_it_up_again(
     has(live, "second")
     with pytest.raises(NothingOnTrialError):
         memory.writer.confirm("stt-worker")
+    epoch = try_out(memory, "third").epoch
+    has(live, "third")
+    passes(1201, live)
+    has(live, "second")
+    with pytest.raises(NothingOnTrialError, match=f"undone long since: epoch {epoch} "):
+        memory.writer.confirm("stt-worker")
+    memory.writer.confirm("stt-worker", epoch=epoch)
+    has(live, "third")
 
 
 def test_a_revert_ends_it_at_once_and_for_good(memory: InMemory, started: Started) -> None:
