@@ -17,7 +17,7 @@ from tars_settings.sources.trials import TrialStore, age_s
 
 _log: Final = logging.getLogger("tars_settings.agent")
 
-MAX_REPORTED: Final = 32
+MAX_REPORTED: Final = 16
 
 
 class Trials:
@@ -78,7 +78,7 @@ class Trials:
             self._complained = True
 
     def reports(self, registers: Iterable[Register]) -> tuple[TrialReport, ...]:
-        """Return the trials among winners, each with what is left of it."""
+        """Return the newest trials among winners, each with its first keys and what is left of it."""
         now_s, found = self._clock.now_s(), {}
         for one in registers:
             if one.delta.trial is not None:
@@ -89,6 +89,6 @@ class Trials:
     def _report(self, delta: Delta, now_s: float) -> TrialReport:
         # Never 0 while it runs: 0 is the word for over.
         left_s = max(1, round(self._runs.left_s(delta, now_s))) if self.is_running(delta) else 0
-        keys = tuple(item.key for item in delta.body.assign)
+        keys = tuple(item.key for item in delta.body.assign[:MAX_REPORTED])
         canary = "" if delta.trial is None else delta.trial.canary
         return TrialReport(delta.scope, delta.stamp.epoch, delta.stamp.digest.hex(), keys, left_s, canary)

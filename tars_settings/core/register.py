@@ -239,6 +239,11 @@ def used(register: Register, is_undone: IsUndone) -> Register:
     return Register(register.key, undo, register.delta, undone=True)
 
 
+def _used(winners: Iterable[Register], is_undone: IsUndone) -> tuple[Register, ...]:
+    # Looked at before the call: few are on trial, and this is done at each change.
+    return tuple(one if one.delta.body.trial is msgspec.UNSET else used(one, is_undone) for one in winners)
+
+
 class ScopeView(msgspec.Struct, frozen=True, eq=False):
     """What one scope says: its effective registers in stamp order.
 
@@ -259,7 +264,7 @@ class FleetView(msgspec.Struct, frozen=True, eq=False):
     @classmethod
     def of(cls, registers: Registers, scopes: Iterable[str], is_undone: IsUndone = nothing_tried) -> FleetView:
         """Return the view of *scopes*, lowest precedence first; of trials what *is_undone* leaves, by default none."""
-        held = [(scope, tuple(used(one, is_undone) for one in registers.winners(scope).values())) for scope in scopes]
+        held = [(scope, _used(registers.winners(scope).values(), is_undone)) for scope in scopes]
         return cls(tuple(ScopeView(scope, effective(winners), winners) for scope, winners in held), is_undone)
 
     def deltas(self) -> tuple[Delta, ...]:

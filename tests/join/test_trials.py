@@ -176,6 +176,27 @@ def test_a_restart_in_the_middle_has_the_rest(memory: InMemory, started: Started
     assert (last.current.model, left_s(last)) == ("base", [0])
 
 
+@pytest.mark.parametrize("what", ["gone", "forged", "unwritable"])
+def test_without_marks_of_ours_the_deltas_own_time_counts(memory: InMemory, started: Started, what: str) -> None:
+    live = started(Stt)
+    path = Environment.read(**memory.keys.given("pi-3")).trials_path("stt-worker")
+    if what == "unwritable":
+        path.mkdir()
+    try_out(memory)
+    has(live, "new")
+    passes(400, live)
+    live.close()
+    if what != "unwritable":
+        assert path.read_bytes()
+        path.unlink()
+    if what == "forged":
+        path.write_bytes(b'{"v":1,"trials":[]}')
+    again = memory.join(Stt)
+    assert 190 < left_s(again)[0] <= 200
+    passes(201, again)
+    has(again, "base")
+
+
 def test_who_joins_later_agrees_with_the_others(memory: InMemory, started: Started) -> None:
     first = started(Stt, "pi-1")
     try_out(memory)
