@@ -12,12 +12,14 @@ from pydantic import Field
 import tars_settings
 from tars_settings import Settings
 from tars_settings.adapters.clock import SystemClock
-from tars_settings.agent import assemble, trials
+from tars_settings.agent import assemble, follower, trials
 from tars_settings.core.delta import Assignment
+from tars_settings.core.trial import CHECKPOINTS
 from tars_settings.errors import NothingOnTrialError, RefusedError, UsageError
 from tars_settings.join import Live
 from tars_settings.sources.environment import Environment
 from tars_settings.sources.stored import usable_lkgs
+from tars_settings.sources.trials import TrialStore
 from tests.brokers import eventually
 from tests.join.conftest import InMemory, Stt
 
@@ -174,6 +176,22 @@ def test_a_restart_in_the_middle_has_the_rest(memory: InMemory, started: Started
     again.close()
     last = memory.join(Stt)
     assert (last.current.model, left_s(last)) == ("base", [0])
+
+
+def test_a_restart_is_noted_before_anything_of_the_workers_runs(
+    memory: InMemory, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = started(Stt)
+    try_out(memory)
+    has(live, "new")
+    live.close()
+    # From here on nothing is written later: the worker might end at once.
+    monkeypatch.setattr(follower, "LKG_WITHIN_S", 3600.0)
+    Time.wrong_s = -86_400
+    again = memory.join(Stt)
+    (mark,) = TrialStore(Environment.read(**memory.keys.given("pi-3")), "stt-worker").read()
+    assert again.current.model == "new"
+    assert mark.left_ms <= 600_000 - 600_000 // CHECKPOINTS, "a clock that goes back costs a share"
 
 
 @pytest.mark.parametrize("what", ["gone", "forged", "unwritable"])
