@@ -198,6 +198,8 @@ def _bake(common: Common, writer: Writer, canary: _Canary) -> None:
         seen = {one.instance: one for one in writer.presences(canary.plan.service.service)}
         for instance, (receipt, report) in canary.pushed.items():
             health = health_of(receipt.digest, canary.before[instance], seen.get(instance))
+            if not writer.agent.connected:
+                health = Health("unknown", "this shell has no connection to the broker")
             if report is not None and report.stage != "retained":
                 health = Health("bad", f"the push is {report.stage}: {report.reason or 'it was not read back'}")
             if health != canary.health.get(instance):
@@ -216,8 +218,8 @@ def _decide(common: Common, writer: Writer, canary: _Canary) -> None:
         canary.outcome, canary.why = "reverted", "; ".join(troubled)
         canary.taken_back = Course("revert", service, canary.id)
         common.out.note(f"taken back, {canary.why}")
-        reason = f"canary: {canary.why}"[:500]
-        take_back(writer, canary.members(writer), canary.taken_back, plan.timeout_s, reason=reason)
+        # What workers claim is unsigned: it is shown here, and has no place under this host's signature.
+        take_back(writer, canary.members(writer), canary.taken_back, plan.timeout_s, reason="the canary was taken back")
     elif plan.promote:
         canary.promotion = Course("promote", service, canary.id)
         promote_on(writer, plan.service, canary.members(writer), canary.promotion, plan.timeout_s)
@@ -274,7 +276,8 @@ def _interrupted(canary: _Canary) -> str:
         return f"interrupted while it was settled: what is left of it on {canary.names} {_by_itself(canary)}"
     if not canary.instances:
         return "interrupted: nothing was signed, as far as is known; tars-settings list says what the fleet has"
-    return f"interrupted: {canary.names} {_by_itself(canary)}"
+    reached = "" if len(canary.pushed) == len(canary.instances) else "as far as it was reached, "
+    return f"interrupted: {reached}{canary.names} {_by_itself(canary)}"
 
 
 def proposal_of(texts: Mapping[str, str], secret: Collection[str]) -> str:

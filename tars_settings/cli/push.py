@@ -53,10 +53,10 @@ CanaryOption = Annotated[
     ),
 ]
 BakeOption = Annotated[
-    str | None, typer.Option("--bake", metavar="SPAN", help="How long to watch the canary [default: 5m]")
+    str | None, typer.Option("--bake", metavar="SPAN", help="How long to watch the canary; 5m by default")
 ]
 PromoteOption = Annotated[
-    bool | None, typer.Option("--promote/--ask", help="Promote a healthy canary, or leave that to you [default: ask]")
+    bool | None, typer.Option("--promote/--ask", help="Promote a healthy canary, or (by default) leave that to you")
 ]
 
 
