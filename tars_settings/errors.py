@@ -119,6 +119,10 @@ class ConflictError(RefusedError):
     """Someone else wrote first (``--expect-epoch``), or the push was superseded."""
 
 
+class NothingOnTrialError(RefusedError):
+    """There is nothing to confirm, revert or promote."""
+
+
 class NotSyncedError(RefusedError):
     """The writer could not catch up with the scope that it wants to write."""
 

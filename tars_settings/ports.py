@@ -103,7 +103,7 @@ class Clock(Protocol):
         """Return seconds on a clock that never goes back."""
 
     def wall(self) -> datetime:
-        """Return the time of day in UTC; for people only."""
+        """Return the time of day in UTC: for people, and as a hint how old something is. It may be wrong."""
 
     def random(self) -> float:
         """Return a random number in [0, 1)."""

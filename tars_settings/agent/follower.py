@@ -16,9 +16,18 @@ from pydantic_settings import BaseSettings
 from tars_settings._version import __version__
 from tars_settings.agent.keep import LOOPING, LastGood
 from tars_settings.agent.loop import Agent
+from tars_settings.agent.trials import Trials
 from tars_settings.core.delta import Ack, Delta
 from tars_settings.core.names import scopes_of
-from tars_settings.core.presence import Presence, RefusalReport, ScopeReport, State, encode_presence, is_asked
+from tars_settings.core.presence import (
+    Presence,
+    RefusalReport,
+    ScopeReport,
+    State,
+    TrialReport,
+    encode_presence,
+    is_asked,
+)
 from tars_settings.core.register import FleetView
 from tars_settings.core.session import Received, SessionDown, SessionUp
 from tars_settings.core.topics import PresenceTopic, SchemaTopic
@@ -41,7 +50,8 @@ class Status(msgspec.Struct, frozen=True):
     """What a worker says of itself.
 
     ``lacking`` names what keeps it from ready. ``refused`` are deltas that the model refused; ``shadowed`` maps keys
-    that the fleet sets to the source that wins instead; ``unknown`` are fleet keys that the model does not have.
+    that the fleet sets to the source that wins instead; ``unknown`` are fleet keys that the model does not have;
+    ``trials`` are the deltas on trial, and for how long.
     ``unstored`` says why the replica is not written, empty where it is; ``reason`` why there is no connection.
     ``held_back`` is not empty where the crash-loop guard keeps this run on the values before the newest, and says so.
     """
@@ -53,6 +63,7 @@ class Status(msgspec.Struct, frozen=True):
     refused: tuple[RefusalReport, ...] = ()
     shadowed: dict[str, str] = {}
     unknown: tuple[str, ...] = ()
+    trials: tuple[TrialReport, ...] = ()
     unstored: str = ""
     reason: str = ""
     held_back: str = ""
@@ -65,7 +76,7 @@ class Follower(Generic[T]):
     *on_swap* is called with each new snapshot and its epoch; *on_state* when the status word changes.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that a worker is made of, named
         self,
         agent: Agent,
         builder: SnapshotBuilder[T],
@@ -75,6 +86,7 @@ class Follower(Generic[T]):
         keys: tuple[str, ...],
         schema: tuple[str, bytes],
         lkg: LastGood | None,
+        trials: Trials,
         session: str,
     ) -> None:
         self.service = service
@@ -87,6 +99,8 @@ class Follower(Generic[T]):
         self._keys = keys
         self._schema = schema
         self._lkg = lkg
+        self._trials = trials
+        self._trial_s = float("inf")
         self._session = session
         self._acked: OrderedDict[str, Literal["applied", "refused"]] = OrderedDict()
         self._lacking: dict[str, tuple[str, ...]] = {}
@@ -100,6 +114,8 @@ class Follower(Generic[T]):
         self._state: State = "joining"
         self._held_back = ""
         self.built: Built[T] = self._build()
+        # Before anything of the user's runs on them: a worker that they end at once must not try them for ever.
+        self._trials.note()
         self._guard_against_crash_loop()
 
     def _guard_against_crash_loop(self) -> None:
@@ -158,6 +174,7 @@ class Follower(Generic[T]):
             refused=self._refusals(),
             shadowed=dict(self.built.shadowed),
             unknown=self.built.unknown,
+            trials=self._trial_reports(),
             unstored=agent.unstored,
             reason=agent.disconnect_reason,
             held_back=self._held_back,
@@ -176,6 +193,10 @@ class Follower(Generic[T]):
             for one in self.built.refused
         )
 
+    def _trial_reports(self) -> tuple[TrialReport, ...]:
+        registers = self._agent.replicator.peer.registers
+        return self._trials.reports(one for scope in self.scopes for one in registers.winners(scope).values())
+
     # --- as a listener -----------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
@@ -186,6 +207,7 @@ class Follower(Generic[T]):
             self._agent.feed(Follow(scope, self._keys))
         self._agent.later(self._agent.replicator.policy.sync_bound_s, self._on_late)
         self._lkg_soon()
+        self._watch_trials()
 
     def take_part(self) -> None:
         """Begin in a session that others began."""
@@ -214,6 +236,10 @@ class Follower(Generic[T]):
     def on_burst(self, notices: Sequence[Notice]) -> None:
         """Build a new snapshot where a burst changed what these scopes say."""
         merged = [one for one in notices if isinstance(one, Merged) and one.delta.scope in self.scopes]
+        for one in merged:
+            # A worker in step that has not seen it sees it as it is pushed; on any other way it may be old.
+            if one.way == "live" and self._state == "ready":
+                self._trials.arrived(one.delta)
         dirty = any(one.fate == "applied" for one in merged) or any(isinstance(one, TrustChanged) for one in notices)
         if dirty:
             self.refresh()
@@ -243,12 +269,13 @@ class Follower(Generic[T]):
             epoch = max(self._agent.replicator.peer.registers.highest(scope)[1] for scope in self.scopes)
             self.on_swap(built.snapshot, epoch)
         self._lkg_soon()
+        self._watch_trials()
 
     def _build(self) -> Built[T]:
         return self._builder.build(self._view())
 
     def _view(self) -> FleetView:
-        return FleetView.of(self._agent.replicator.peer.registers, self.scopes)
+        return FleetView.of(self._agent.replicator.peer.registers, self.scopes, self._trials.is_undone)
 
     def _tell_state(self) -> None:
         state = self.state()
@@ -261,6 +288,37 @@ class Follower(Generic[T]):
         _log.info("%s@%s is %s", self.service, self.instance, state)
         self.on_state(state)
         self.report_within(0.0)
+
+    # --- trials ------------------------------------------------------------------------------------------------------
+
+    def _watch_trials(self) -> None:
+        """Come back when something of a trial is due; several wishes make one look."""
+        due_s, now_s = self._trials.next_s(), self._agent.clock.now_s()
+        if due_s == float("inf"):
+            return
+        due_s = max(due_s, now_s + LKG_WITHIN_S)
+        if due_s < self._trial_s:
+            self._trial_s = due_s
+            self._agent.later(due_s - now_s, lambda: self._look_at_trials(due_s))
+
+    def _look_at_trials(self, due_s: float) -> None:
+        if self._trial_s != due_s:
+            return
+        self._trial_s = float("inf")
+        ended = self._trials.tick()
+        if ended:
+            for delta in ended:
+                _log.info("%s: the trial of %s epoch %d is over", self.service, delta.scope, delta.stamp.epoch)
+            self.refresh()
+            self._tell_ended(ended)
+        self._trials.note()
+        self._watch_trials()
+
+    def _tell_ended(self, ended: Sequence[Delta]) -> None:
+        for delta in ended:
+            ack = delta.body.ack
+            if isinstance(ack, Ack) and is_asked(delta.stamp.digest, self.service, self.instance, ack.of):
+                self.report_within(ack.within_s * self._agent.clock.random())
 
     # --- acknowledging -----------------------------------------------------------------------------------------------
 
@@ -296,6 +354,7 @@ class Follower(Generic[T]):
             refused=status.refused,
             shadowed=dict(status.shadowed),
             unknown=status.unknown,
+            trials=status.trials,
             lacking=status.lacking,
             schema=self._schema[0],
             release=__version__,
@@ -350,7 +409,9 @@ class Follower(Generic[T]):
     def _lkg_soon(self) -> None:
         if self._lkg is None:
             return
-        used = frozenset(delta.stamp.digest for delta in self.built.used)
+        used = frozenset(
+            delta.stamp.digest + (b"on trial" if self._trials.is_running(delta) else b"") for delta in self.built.used
+        )
         if used != self._on_probation:
             self._on_probation = used
             self._agent.later(self._lkg.probation_s, lambda: self._end_probation(used))
@@ -368,8 +429,11 @@ class Follower(Generic[T]):
             self.mark_good()
 
     def mark_good(self) -> None:
-        """Keep the values in use as proven: probation is over, or the worker says that they are good."""
-        self._write_lkg(proven=True)
+        """Keep the values in use as proven: probation is over, or the worker says that they are good.
+
+        What is on trial proves nothing before it is confirmed.
+        """
+        self._write_lkg(proven=not any(self._trials.is_running(delta) for delta in self.built.used))
 
     def end(self, *, crashed: bool = False) -> None:
         """Say goodbye: the report that this worker is offline. *crashed* leaves the mark of a bad end."""
@@ -378,6 +442,8 @@ class Follower(Generic[T]):
         if self._lkg is not None:
             self._lkg.close(crashed=crashed)  # here, since its connection belongs to this thread
             self._lkg = None
+        self._trials.note()
+        self._trial_s = float("-inf")
         self.report("offline")
         self._report_s = float("-inf")
 

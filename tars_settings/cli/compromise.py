@@ -76,7 +76,7 @@ class _Lost:
     @property
     def assignment(self) -> Assignment:
         """What is to be signed anew: the value that stands, ciphertext and all; an unset where nothing is left."""
-        held = None if self.after is None else self.after.assignment(self.key)
+        held = None if self.after is None else self.after.kept(self.key)
         if held is None or held.unset:
             return Assignment(self.key, unset=True)
         return Assignment(self.key, secret=held.secret) if held.is_secret else Assignment(self.key, set=held.set)

@@ -9,6 +9,8 @@ import typer
 from tars_settings.cli.common import Common, command
 from tars_settings.cli.reading import Reading, Values, folded, read
 from tars_settings.cli.render import Table, rows_of, value_text
+from tars_settings.cli.tried import document as trial_document
+from tars_settings.cli.tried import now, words
 from tars_settings.core.names import Scope, check_key, overlap
 from tars_settings.core.register import Register
 from tars_settings.errors import UsageError
@@ -83,6 +85,7 @@ def told(reading: Reading, register: Register) -> dict[str, Any]:
         "at": body.at,
         "by": body.by,
         "reason": body.reason,
+        "trial": trial_document(register, now()),
     }
 
 
@@ -92,7 +95,7 @@ def _table(reading: Reading, found: list[tuple[Register, Any]]) -> Table:
         (
             one.delta.scope,
             one.key,
-            "(unset)" if one.assignment.unset else value_text(value),
+            _value_cell(one, value),
             one.delta.stamp.epoch,
             reading.writer_name(one),
             one.delta.body.at[:19],
@@ -101,6 +104,12 @@ def _table(reading: Reading, found: list[tuple[Register, Any]]) -> Table:
         for one, value in found
     ]
     return Table(columns, rows_of(rows))
+
+
+def _value_cell(register: Register, value: Any) -> str:
+    shown = "(unset)" if register.assignment.unset else value_text(value)
+    told = words(register, now())
+    return f"{shown} ({told})" if told else shown
 
 
 def _say(common: Common, reading: Reading, values: Values) -> None:
@@ -133,6 +142,7 @@ def get(
         one for winners in reading.scopes.values() for one in _by_key(winners.values()) if overlap(one.key, key)
     ]
     state: Any = folded(reading, values) if contributing else {}
+    contributing += [one for one in _undone(reading, key) if one not in contributing]
     for part in key.split("."):
         state = state.get(part, _NOTHING) if isinstance(state, dict) else _NOTHING
     return _answer(common, reading, values, _Found(scope, key, state, contributing))
@@ -148,6 +158,12 @@ class _Found:
         self.is_set = value is not _NOTHING
         self.value = value if self.is_set else None
         self.registers = registers
+
+
+def _undone(reading: Reading, key: str) -> list[Register]:
+    """Return what was on trial and left nothing: that it was is worth a word."""
+    found = [one for winners in reading.scopes.values() for one in winners.values() if overlap(one.key, key)]
+    return [one for one in found if one.undone and one.assignment.unset]
 
 
 def _of_one(reading: Reading, scope: Scope) -> Reading:
@@ -172,5 +188,8 @@ def _answer(common: Common, reading: Reading, values: Values, found: _Found) -> 
         common.out.line(value_text(found.value), exact=True)
     else:
         common.out.note(f"the fleet does not set {found.key} for {found.scope}")
+    for one in found.registers:
+        if tried := words(one, now()):
+            common.out.note(f"{one.delta.scope} {one.key} is {tried}; tars-settings confirm {one.delta.scope} keeps it")
     _say(common, reading, values)
     return 0 if found.is_set else 1

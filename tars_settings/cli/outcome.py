@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from tars_settings.cli.render import Output, Table
+from tars_settings.cli.tried import span
 from tars_settings.writer import Receipt, Reply, Report
 
 _PROVEN: Final = "retained"
@@ -28,6 +29,7 @@ def document(receipt: Receipt, report: Report, *, waited: bool = True) -> dict[s
         "reason": report.reason,
         "asked": report.asked if waited else 0,
         "applied": report.applied if waited else 0,
+        "trial_s": receipt.trial_s,
         "workers": [_worker(reply) for reply in report.replies if waited],
     }
 
@@ -74,6 +76,8 @@ def one_line(message: str) -> str:
 def verdict(receipt: Receipt, report: Report, *, waited: bool = True) -> str:
     """Return the push's fate as a sentence."""
     what = f"{receipt.scope} epoch {receipt.epoch}"
+    if receipt.trial_s:
+        what += f" (on trial for {span(receipt.trial_s)})"
     caveat = "" if receipt.synced else " (the scope could not be caught up before: see tars-settings status)"
     if report.stage != _PROVEN:
         return f"{what}: {report.stage}: {report.reason or 'it was not read back in time'}{caveat}"

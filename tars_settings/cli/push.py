@@ -10,14 +10,16 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from tars_settings.cli import canary as canaries
 from tars_settings.cli import outcome
 from tars_settings.cli.common import CONNECT_WITHIN_S, INTERRUPTED, Common, command
 from tars_settings.cli.cosigning import CosignedOption, CosignOption, draft_in, keep_draft
 from tars_settings.cli.founding import adopt_trust
+from tars_settings.cli.tried import seconds, span
 from tars_settings.cli.values import assignments, checked_keys, model_of, typed, typed_by_model
 from tars_settings.core.names import Scope
 from tars_settings.errors import UsageError
-from tars_settings.schema import is_secret, schema_hash
+from tars_settings.schema import is_secret, schema_hash, schema_of
 from tars_settings.settings import Settings, service_of
 from tars_settings.writer import Receipt, Writer
 
@@ -43,6 +45,24 @@ ExpectOption = Annotated[
 ]
 WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the workers' answers")]
 TimeoutOption = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=0, help="How long to wait for them")]
+RevertOption = Annotated[
+    str | None,
+    typer.Option(
+        "--revert-after", metavar="SPAN", help="Workers go back by themselves after 10m (say), unless it is confirmed"
+    ),
+]
+CanaryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--canary", metavar="NAMES|N%", help="Try it on these instances (pi-3,pi-4) or on a share (10%) first"
+    ),
+]
+BakeOption = Annotated[
+    str | None, typer.Option("--bake", metavar="SPAN", help="How long to watch the canary; 5m by default")
+]
+PromoteOption = Annotated[
+    bool | None, typer.Option("--promote/--ask", help="Promote a healthy canary, or (by default) leave that to you")
+]
 
 
 SCHEMA_WITHIN_S: Final = 3.0
@@ -72,6 +92,10 @@ def push(
     secret: SecretOption = None,
     plain: PlainOption = False,
     expect_epoch: ExpectOption = None,
+    revert_after: RevertOption = None,
+    canary: CanaryOption = None,
+    bake: BakeOption = None,
+    promote: PromoteOption = None,
     wait: WaitOption = True,
     timeout_s: TimeoutOption = 5.0,
     cosign: CosignOption = None,
@@ -99,16 +123,34 @@ def push(
     options: dict[str, Any] = {"secret": secrets, "reason": reason, "by": by, "expect_epoch": expect_epoch}
     options["cosign"] = cosign is not None
 
-    def write(writer: Writer) -> Receipt:
+    def write(writer: Writer, to: Scope = scope, **more: Any) -> Receipt:
         if settings is not None:
-            return writer.push(settings, typed_by_model(settings, texts), instance=scope.instance, **options)
-        schemas = published(writer, scope)
+            return writer.push(settings, typed_by_model(settings, texts), instance=to.instance, **options, **more)
+        schemas = published(writer, to)
         values = typed(texts, schemas)
-        told = _Told.of(writer, scope, values, schemas)
+        told = _Told.of(writer, to, values, schemas)
         hidden, open_ = {*secrets, *told.secret}, {*told.plain, *(told.undescribed if plain else ())}
-        return writer.push(str(scope), values, **(options | {"secret": hidden, "plain": open_ - hidden}))
+        return writer.push(str(to), values, **(options | {"secret": hidden, "plain": open_ - hidden}), **more)
 
-    return _carry_out(common, write, _Wait(wait, timeout_s, cosign))
+    def prepare(writer: Writer) -> tuple[canaries.Push, str]:
+        schemas = published(writer, scope) if settings is None else [schema_of(settings)]
+        return write, canaries.proposal_of(texts, {*secrets, *_Told.of(writer, scope, texts, schemas).secret})
+
+    if canary is None:
+        if bake is not None or promote is not None:
+            raise UsageError("--bake, --promote and --ask are for a --canary")
+        options |= _trial(revert_after)
+        return _carry_out(common, write, _Wait(wait, timeout_s, cosign))
+    if cosign is not None:
+        raise UsageError("a --canary is several pushes, each of which would need consent: have one to the service cosigned")
+    if not wait or expect_epoch is not None:
+        raise UsageError("--canary waits, and pushes to other scopes: leave --no-wait and --expect-epoch out")
+    how: dict[str, Any] = {"promote": bool(promote), "timeout_s": timeout_s}
+    return canaries.carry_out(common, prepare, canaries.Plan.of(target, canary, bake or "5m", revert_after, **how))
+
+
+def _trial(revert_after: str | None) -> dict[str, Any]:
+    return {} if revert_after is None else {"revert_after_s": seconds(revert_after, "--revert-after")}
 
 
 def unset(
@@ -118,6 +160,7 @@ def unset(
     reason: ReasonOption = "",
     by: ByOption = None,
     expect_epoch: ExpectOption = None,
+    revert_after: RevertOption = None,
     wait: WaitOption = True,
     timeout_s: TimeoutOption = 5.0,
     cosign: CosignOption = None,
@@ -128,6 +171,7 @@ def unset(
     """
     scope, names = Scope.parse(target), checked_keys(keys)
     options: dict[str, Any] = {"reason": reason, "by": by, "expect_epoch": expect_epoch, "cosign": cosign is not None}
+    options |= _trial(revert_after)
     return _carry_out(common, lambda writer: writer.unset(str(scope), names, **options), _Wait(wait, timeout_s, cosign))
 
 
@@ -188,13 +232,23 @@ def _carry_out(common: Common, write: Callable[[Writer], Receipt], wait: _Wait) 
         common.out.note(_interrupted(receipt))
         return INTERRUPTED
     outcome.show(common.out, receipt, report, waited=wait.workers)
+    if receipt.trial_s:
+        common.out.note(_by_itself(receipt))
     return outcome.exit_code(report)
 
 
 def _interrupted(receipt: Receipt | None) -> str:
     if receipt is None:
         return "interrupted: nothing was signed, as far as is known; tars-settings list says what the fleet has"
+    tried = f"\n{_by_itself(receipt)}" if receipt.trial_s else ""
     return (
         f"interrupted: {receipt.scope} epoch {receipt.epoch} is signed and on its way; "
-        "tars-settings status says who has it, and the next push finishes what is left of it"
+        f"tars-settings status says who has it, and the next push finishes what is left of it{tried}"
+    )
+
+
+def _by_itself(receipt: Receipt) -> str:
+    return (
+        f"It goes back by itself after {span(receipt.trial_s)}. To keep it: tars-settings confirm {receipt.scope}\n"
+        f"To end it now: tars-settings revert {receipt.scope}"
     )

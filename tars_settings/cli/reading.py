@@ -13,6 +13,7 @@ from tars_settings.adapters.replica import SqliteReplica
 from tars_settings.cli.common import CONNECT_WITHIN_S, Common
 from tars_settings.cli.founding import adopt_trust
 from tars_settings.cli.render import MASK
+from tars_settings.cli.tried import now, used_now
 from tars_settings.core.names import ALL, Scope
 from tars_settings.core.records import DeltaRow, TrustRow
 from tars_settings.core.register import Register, Registers
@@ -34,7 +35,10 @@ Winners = Mapping[str, Register]
 
 @dataclass(frozen=True)
 class Reading:
-    """Winners by scope and key, under which trust, from where, and how complete each scope was."""
+    """Winners by scope and key, under which trust, from where, and how complete each scope was.
+
+    Where a trial is over, by this host's clock, a winner says what is used since.
+    """
 
     trust: TrustDocument
     scopes: Mapping[str, Winners]
@@ -52,7 +56,8 @@ class Reading:
         """Return whether a value is encrypted, or a worker's schema calls its key a secret."""
         service = Scope.parse(register.delta.scope).service
         known = self.schemas.get(service, ()) if service is not None else ()
-        return register.assignment.is_secret or any(is_secret(schema, register.key) for schema in known)
+        said = any(item.is_secret for item in register.delta.said() if item.key == register.key)
+        return said or any(is_secret(schema, register.key) for schema in known)
 
 
 def read(
@@ -93,7 +98,8 @@ def _from_broker(
     with Writer(read_only=True, connect_within_s=CONNECT_WITHIN_S, **common.given()) as writer:
         names = _wanted(service, {*kept, *spoken_for(writer, service)})
         states = {name: writer.sync(name, timeout_s) for name in names}
-        scopes = {name: writer.view(name) for name in names}
+        wall = now()
+        scopes = {name: used_now(writer.view(name), wall) for name in names}
         services = {Scope.parse(name).service for name in names} - {None}
         schemas = {name: tuple(writer.schemas(name)) for name in services if name is not None}
         if look is not None:
@@ -135,7 +141,8 @@ def from_replica(environment: Environment, service: Scope | None) -> Reading:
         if isinstance(row, DeltaRow):
             _offer(registers, row.raw, trust)
     names = _wanted(service, registers.scopes())
-    return Reading(trust, {name: registers.winners(name) for name in names}, "replica")
+    wall = now()
+    return Reading(trust, {name: used_now(registers.winners(name), wall) for name in names}, "replica")
 
 
 def _offer(registers: Registers, raw: bytes, trust: TrustDocument) -> None:

@@ -27,6 +27,8 @@ _STYLES: Final[Mapping[str, str]] = MappingProxyType(
         "ready": "green",
         "retained": "green",
         "yes": "green",
+        "good": "green",
+        "bad": "bold red",
         "refused": "bold red",
         "superseded": "bold red",
         "unconfirmed": "bold red",

@@ -18,7 +18,7 @@ from tars_settings.adapters.keyfiles import read_key, replace_key, write_key
 from tars_settings.cli.common import Common
 from tars_settings.cli.ratify import confirmed, homes, session
 from tars_settings.cli.scopes import every_scope
-from tars_settings.core.delta import Assignment, Ciphertext
+from tars_settings.core.delta import Assignment, Ciphertext, Delta
 from tars_settings.core.names import Scope, check_service, overlap
 from tars_settings.core.register import Register, effective
 from tars_settings.errors import ConfigurationError, ConflictError, KeyFileError, RefusedError, SecretKeyMissingError
@@ -172,7 +172,10 @@ def _say(common: Common, done: _Rotation) -> None:
         common.out.line(where)
     common.out.note(f"{len(done.rotated)} secrets are encrypted under {done.to} now")
     if done.left:
-        common.out.note(f"left as they are, for a key above or below them is set too: {', '.join(done.left)}")
+        common.out.note(
+            "left as they are, for a key above or below them is set too, or they are on trial (confirm or revert it "
+            f"first): {', '.join(done.left)}"
+        )
     if done.busy:
         common.out.note(f"left as they are, for somebody set them all the time: {', '.join(done.busy)}; type it again")
     if done.refused:
@@ -198,15 +201,30 @@ def _is_meant(environment: Environment, scope: str, to: str) -> bool:
 
 
 def _work(writer: Writer, scope: str, to: str) -> tuple[list[Register], list[Register]]:
-    """Return the secrets to encrypt anew, and those that can't be: signed anew they would hide a key below them."""
+    """Return the secrets to encrypt anew, and those that can't be.
+
+    Signed anew they would hide a key below them, or stay where they are only tried.
+    """
     winners = writer.view(scope)
-    old = [one for one in effective(winners.values()) if _id_of(one.assignment) not in (None, to)]
+    tried = [one for one in winners.values() if one.delta.trial is not None and _ids_of(one) - {to}]
+    settled = [one for one in effective(winners.values()) if one.delta.trial is None]
+    old = [one for one in settled if _id_of(one.assignment) not in (None, to)]
     crossed = [one for one in old if any(key != one.key and overlap(key, one.key) for key in winners)]
-    return [one for one in old if one not in crossed], crossed
+    return [one for one in old if one not in crossed], [*crossed, *tried]
 
 
 def _id_of(assignment: Assignment) -> str | None:
     return assignment.secret.id if isinstance(assignment.secret, Ciphertext) else None
+
+
+def _ids_of(register: Register) -> set[str]:
+    """Return the keys that a winner needs, on trial or after it."""
+    return _ids_in(register.delta, register.key)
+
+
+def _ids_in(delta: Delta, key: str) -> set[str]:
+    found = {_id_of(item) for item in delta.said() if item.key == key}
+    return {one for one in found if one is not None}
 
 
 def _anew(
@@ -265,14 +283,14 @@ def _users(writer: Writer, scopes: Iterable[str], key_id: str) -> Iterator[str]:
     for scope in scopes:
         services.add(Scope.parse(scope).service)
         for one in writer.view(scope).values():
-            if _id_of(one.assignment) == key_id:
+            if key_id in _ids_of(one):
                 yield f"{scope} {one.key}"
         for kid in document.writers_of(scope):
             entry = document.writer(kid)
-            newest = {item.key: item for delta in registers.live_of(scope, kid) for item in delta.body.assign}
-            held = sorted(key for key, item in newest.items() if _id_of(item) == key_id)
+            newest = {item.key: delta for delta in registers.live_of(scope, kid) for item in delta.body.assign}
+            held = sorted(key for key, delta in newest.items() if key_id in _ids_in(delta, key))
             yield from (f"{scope} {key} in the head of {entry.name if entry else kid}" for key in held)
     for service in sorted(services - {None}, key=str):
         for kept in usable_lkgs(writer.environment, str(service), known=document):
-            if any(_id_of(item) == key_id for delta in kept.view.deltas() for item in delta.body.assign):
+            if any(_id_of(item) == key_id for delta in kept.view.deltas() for item in delta.said()):
                 yield f"this host's last known good values of {service}"

@@ -11,6 +11,7 @@ from tars_settings.cli.common import Common, command
 from tars_settings.cli.outcome import one_line
 from tars_settings.cli.reading import Reading, read
 from tars_settings.cli.render import Table, rows_of
+from tars_settings.cli.tried import now, reported
 from tars_settings.core.names import Scope
 from tars_settings.core.presence import Presence, ScopeReport
 from tars_settings.core.register import Register, Registers
@@ -104,7 +105,8 @@ class Report:
         shadowed = [f"{key} is shadowed by {source}" for key, source in sorted(presence.shadowed.items())]
         unknown = [f"does not know {', '.join(presence.unknown)}"] if presence.unknown else []
         lacking = [f"lacks {', '.join(presence.lacking)}"] if presence.lacking else []
-        return (*behind, *refused, *shadowed, *unknown, *lacking, *presence.notes)
+        tried = reported(presence, now())
+        return (*behind, *refused, *tried, *shadowed, *unknown, *lacking, *presence.notes)
 
     def document(self) -> dict[str, Any]:
         """Return it as a document."""
@@ -126,6 +128,16 @@ class Report:
             ],
             "shadowed": dict(presence.shadowed),
             "unknown": list(presence.unknown),
+            "trials": [
+                {
+                    "scope": one.scope,
+                    "epoch": one.epoch,
+                    "keys": list(one.keys),
+                    "left_s": one.left_s,
+                    "canary": one.canary or None,
+                }
+                for one in presence.trials
+            ],
             "lacking": list(presence.lacking),
             "notes": list(presence.notes),
             "release": presence.release,

@@ -29,6 +29,8 @@ from tars_settings.core.wire import (
 from tars_settings.errors import MalformedError, TooLargeError
 
 MAX_ASSIGNMENTS: Final = 64
+MAX_TRIAL_S: Final = 7 * 24 * 3600
+"""A week: who wants to wait longer wants to decide."""
 MAX_FANOUT_BYTES: Final = 512 * 1024
 """Bytes of one delta times the topics that it is published on."""
 
@@ -68,6 +70,18 @@ class Ack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     within_s: Annotated[float, msgspec.Meta(ge=0, le=3600)]
 
 
+class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Its delta's assignments are for ``within_s`` seconds; afterwards ``undo`` is used in their place.
+
+    ``undo`` says something of exactly the same keys, in the same order. Deltas of one ``canary`` (32 hex digits) are
+    one proposal, tried on some instances. A trial is about the use of values: no part in order, merge or validity.
+    """
+
+    within_s: Annotated[int, msgspec.Meta(ge=1, le=MAX_TRIAL_S)]
+    undo: Annotated[tuple[Assignment, ...], msgspec.Meta(min_length=1, max_length=MAX_ASSIGNMENTS)]
+    canary: Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{32})?\Z")] = ""
+
+
 class DeltaBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What is signed. ``at`` (UTC, RFC 3339), ``by`` and ``reason`` are for people and take no part in any rule.
 
@@ -83,6 +97,7 @@ class DeltaBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     by: Annotated[str, msgspec.Meta(max_length=128)] = ""
     reason: Annotated[str, msgspec.Meta(max_length=512)] = ""
     ack: Ack | msgspec.UnsetType = msgspec.UNSET
+    trial: Trial | msgspec.UnsetType = msgspec.UNSET
     ext: dict[str, Any] = {}  # msgspec copies an empty default
     cosig: Annotated[tuple[Cosignature, ...], msgspec.Meta(max_length=MAX_COSIGNATURES)] = ()
 
@@ -109,6 +124,20 @@ class Delta(msgspec.Struct, frozen=True, eq=False):
     def assignment(self, key: str) -> Assignment | None:
         """Return what it says of *key*, or None."""
         return next((item for item in self.body.assign if item.key == key), None)
+
+    @property
+    def trial(self) -> Trial | None:
+        """For how long its assignments are, None where they are for good."""
+        return self.body.trial if isinstance(self.body.trial, Trial) else None
+
+    def kept(self, key: str) -> Assignment | None:
+        """Return what it says of *key* for good: what ends its trial where it has one; None where it says nothing."""
+        items = self.body.assign if self.trial is None else self.trial.undo
+        return next((item for item in items if item.key == key), None)
+
+    def said(self) -> tuple[Assignment, ...]:
+        """Return all that it may make a worker use: its assignments, and those that end its trial."""
+        return self.body.assign if self.trial is None else (*self.body.assign, *self.trial.undo)
 
 
 _body_decoder: Final = msgspec.json.Decoder(DeltaBody)
@@ -173,7 +202,18 @@ def _check_body(body: DeltaBody) -> None:
         raise MalformedError("malformed delta: keys that are equal or lie below each other")
     if any(first.kid >= second.kid for first, second in pairwise(body.cosig)):
         raise MalformedError("malformed delta: cosignatures that are not in the order of their key ids, each once")
+    if isinstance(body.trial, Trial):
+        _check_trial(body.trial, body.assign)
     check_value(body.ext)
+
+
+def _check_trial(trial: Trial, assign: tuple[Assignment, ...]) -> None:
+    if [item.key for item in trial.undo] != [item.key for item in assign]:
+        raise MalformedError("malformed delta: a trial undoes the keys of its delta, in the same order")
+    for item in trial.undo:
+        _check_assignment(item)
+        if item.over is not msgspec.UNSET:
+            raise MalformedError("malformed delta: what ends a trial replaces nothing else")
 
 
 def _check_assignment(item: Assignment) -> None:

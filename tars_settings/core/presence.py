@@ -31,11 +31,23 @@ class RefusalReport(msgspec.Struct, frozen=True):
     message: str
 
 
+class TrialReport(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A delta on trial that wins a key here: for ``left_s`` seconds more; 0: the worker uses what was before it."""
+
+    scope: str
+    epoch: int
+    digest: str
+    keys: tuple[str, ...]
+    left_s: int = 0
+    canary: str = ""
+
+
 class Presence(msgspec.Struct, frozen=True, omit_defaults=True):
     """A report. Unknown fields of later releases are passed over.
 
     ``acked`` maps delta digests (hex, 64 digits) to their fate here, the last 32. ``shadowed`` maps keys that the fleet
-    sets to the source above that wins instead. ``unknown`` are fleet keys that the model does not have.
+    sets to the source above that wins instead. ``unknown`` are fleet keys that the model does not have. ``trials`` are
+    the deltas on trial, as they were at the time of the report.
     """
 
     v: int
@@ -47,6 +59,7 @@ class Presence(msgspec.Struct, frozen=True, omit_defaults=True):
     refused: tuple[RefusalReport, ...] = ()
     shadowed: dict[str, str] = {}
     unknown: tuple[str, ...] = ()
+    trials: tuple[TrialReport, ...] = ()
     lacking: tuple[str, ...] = ()
     schema: str = ""
     release: str = ""

@@ -32,11 +32,15 @@ class Outcome(enum.Enum):
 
 
 class Register(msgspec.Struct, frozen=True, eq=False):
-    """A key's winner: an assignment and the delta that carries it."""
+    """A key's winner: an assignment and the delta that carries it.
+
+    ``undone``: the delta's trial is over, and the assignment is the one that ends it.
+    """
 
     key: str
     assignment: Assignment
     delta: Delta
+    undone: bool = False
 
 
 class _Scope:
@@ -147,6 +151,10 @@ class Registers:
         held = self._scopes.get(scope)
         return None if held is None else held.digests.get(digest)
 
+    def holds(self, delta: Delta) -> bool:
+        """Return whether a delta is held."""
+        return self.delta(delta.scope, delta.stamp.digest) is not None
+
     def deltas(self, scope: str) -> Iterator[Delta]:
         """Yield every held delta of a scope once."""
         held = self._scopes.get(scope)
@@ -210,6 +218,32 @@ def _is_covered(register: Register, newest: dict[str, Register]) -> bool:
     return False
 
 
+IsUndone = Callable[[Delta], bool]
+"""Whether the trial of a delta is over here; asked of deltas that have one."""
+
+
+def nothing_tried(_: Delta) -> bool:
+    """Say that every trial is over: for a reader that could not end one, or that wants what was good before."""
+    return True
+
+
+def used(register: Register, is_undone: IsUndone) -> Register:
+    """Return what of a winner is used here: itself, or, where its delta's trial is over, what ends that.
+
+    The winner stays the winner: the stamp is the delta's own either way.
+    """
+    trial = register.delta.trial
+    if trial is None or register.undone or not is_undone(register.delta):
+        return register
+    undo = next(item for item in trial.undo if item.key == register.key)
+    return Register(register.key, undo, register.delta, undone=True)
+
+
+def _used(winners: Iterable[Register], is_undone: IsUndone) -> tuple[Register, ...]:
+    # Looked at before the call: few are on trial, and this is done at each change.
+    return tuple(one if one.delta.body.trial is msgspec.UNSET else used(one, is_undone) for one in winners)
+
+
 class ScopeView(msgspec.Struct, frozen=True, eq=False):
     """What one scope says: its effective registers in stamp order.
 
@@ -222,15 +256,16 @@ class ScopeView(msgspec.Struct, frozen=True, eq=False):
 
 
 class FleetView(msgspec.Struct, frozen=True, eq=False):
-    """What the fleet says to one worker: its scopes, lowest precedence first."""
+    """What the fleet says to one worker: its scopes, lowest precedence first; *is_undone* tells of trials."""
 
     scopes: tuple[ScopeView, ...] = ()
+    is_undone: IsUndone = nothing_tried
 
     @classmethod
-    def of(cls, registers: Registers, scopes: Iterable[str]) -> FleetView:
-        """Return the view of *scopes*, lowest precedence first."""
-        held = [(scope, tuple(registers.winners(scope).values())) for scope in scopes]
-        return cls(tuple(ScopeView(scope, effective(winners), winners) for scope, winners in held))
+    def of(cls, registers: Registers, scopes: Iterable[str], is_undone: IsUndone = nothing_tried) -> FleetView:
+        """Return the view of *scopes*, lowest precedence first; of trials what *is_undone* leaves, by default none."""
+        held = [(scope, _used(registers.winners(scope).values(), is_undone)) for scope in scopes]
+        return cls(tuple(ScopeView(scope, effective(winners), winners) for scope, winners in held), is_undone)
 
     def deltas(self) -> tuple[Delta, ...]:
         """Return the deltas that the view rests on, each once."""

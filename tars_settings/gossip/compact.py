@@ -39,8 +39,9 @@ class Plan(msgspec.Struct, frozen=True):
 def plan(registers: Registers, scope: str) -> Plan | None:
     """Return the lowest floor that lets every tombstone go that may; None where none may."""
     winners = registers.winners(scope)
-    tombs = {key: one.delta for key, one in winners.items() if one.assignment.unset}
-    staying = {one.delta.stamp.digest: one.delta for one in winners.values() if not one.assignment.unset}
+    # What unsets on trial carries what to go back to: it is no tombstone.
+    tombs = {key: one.delta for key, one in winners.items() if one.assignment.unset and one.delta.trial is None}
+    staying = {one.delta.stamp.digest: one.delta for key, one in winners.items() if key not in tombs}
     oldest = _Oldest(staying.values())
     waiting = {delta.stamp.digest: delta for delta in tombs.values() if delta.stamp.digest not in staying}
     # A delta that has to stay brings assignments of its own, for which others may have to stay.

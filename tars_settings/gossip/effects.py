@@ -41,6 +41,8 @@ class Push(msgspec.Struct, frozen=True):
 
     With *draft* nothing is signed: the stage ``drafted`` carries what cosigners are to sign. *cosigned* is the body of
     such a draft, with their signatures: it is signed as it is, or refused where something came in between.
+    With ``trial_s`` they are for so many seconds, and go back to what is in force when it is signed; ``canary`` names
+    the proposal. ``instead_of`` names the delta (hex) that must hold all of the keys still: else it is refused.
     """
 
     ref: int
@@ -54,6 +56,9 @@ class Push(msgspec.Struct, frozen=True):
     force: bool = False
     draft: bool = False
     cosigned: bytes = b""
+    trial_s: int = 0
+    canary: str = ""
+    instead_of: str = ""
 
 
 class Compact(msgspec.Struct, frozen=True):

@@ -13,12 +13,13 @@ from typing import Final
 
 import msgspec
 
-from tars_settings.core.delta import Assignment, Delta, DeltaBody, check_fanout, parse_delta, read_delta_body
+from tars_settings.core.delta import Assignment, Delta, DeltaBody, Trial, check_fanout, parse_delta, read_delta_body
 from tars_settings.core.draft import drafted
 from tars_settings.core.records import MarkRow, OutboxRow
 from tars_settings.core.session import Publish
 from tars_settings.core.stamp import MAX_EPOCH, MAX_EPOCH_JUMP
 from tars_settings.core.topics import IndexTopic, KeyTopic, SegmentTopic
+from tars_settings.core.trial import trial_of
 from tars_settings.core.wire import encode
 from tars_settings.errors import (
     ConflictError,
@@ -138,6 +139,7 @@ class Writing:
         trust = self._peer.trust
         if trust.is_pin:
             raise NotSyncedError("no trust document was found: on the host with the root key, run: tars-settings init")
+        self._check_held(push)
         return self._check_grants(push, trust.writer(self._signer.kid))
 
     def _body(self, push: Push) -> DeltaBody:
@@ -151,6 +153,7 @@ class Writing:
             by=push.by,
             reason=push.reason,
             ack=push.ack,
+            trial=self._trial(push),
         )
 
     def _check_current(self, push: Push, body: DeltaBody) -> None:
@@ -186,6 +189,20 @@ class Writing:
                 f"its grants are {', '.join(writer.grants) or 'none'}. Ask a holder of the root key to extend them"
             )
         return writer
+
+    def _check_held(self, push: Push) -> None:
+        if not push.instead_of:
+            return
+        winners = {item.key: self._peer.registers.winner(push.scope, item.key) for item in push.assign}
+        lost = [key for key, one in winners.items() if one is None or one.delta.stamp.digest.hex() != push.instead_of]
+        if lost:
+            raise ConflictError(f"{push.scope} {', '.join(lost)}: someone was faster, and has pushed something newer")
+
+    def _trial(self, push: Push) -> Trial | msgspec.UnsetType:
+        """Return the trial of a push: here, where no other delta comes in between, it is known what to go back to."""
+        if not push.trial_s:
+            return msgspec.UNSET
+        return trial_of(push.assign, push.trial_s, self._peer.registers.winners(push.scope), push.canary)
 
     def _next_epoch(self, push: Push) -> int:
         seen = self._highest_seen(push.scope)

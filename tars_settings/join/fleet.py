@@ -17,11 +17,13 @@ from tars_settings.agent.assemble import TransportFactory, assemble, mqtt_transp
 from tars_settings.agent.follower import Follower, keys_of_model
 from tars_settings.agent.keep import LastGood
 from tars_settings.agent.loop import STOP_WITHIN_S, Agent
+from tars_settings.agent.trials import Trials
 from tars_settings.errors import ClosedError
 from tars_settings.join.live import Live
 from tars_settings.schema import schema_hash, schema_of
 from tars_settings.settings import SnapshotBuilder
 from tars_settings.sources.environment import Environment
+from tars_settings.sources.trials import TrialStore
 from tars_settings.trust.document import TrustDocument
 
 T = TypeVar("T", bound=BaseSettings)
@@ -116,6 +118,7 @@ class Fleet:
         environment, name = self._environment, builder.service
         schema = schema_of(cls)
         hashed = schema_hash(schema)
+        registers = agent.replicator.peer.registers
         return Follower(
             agent,
             builder,
@@ -124,6 +127,7 @@ class Fleet:
             keys=keys_of_model(schema),
             schema=(hashed, schema),
             lkg=LastGood(environment, name, hashed, agent.clock, agent.replicator.peer.chain.documents),
+            trials=Trials(TrialStore(environment, name), agent.clock, registers.holds),
             session=self._session,
         )
 

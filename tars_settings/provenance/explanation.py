@@ -30,7 +30,7 @@ class Candidate:
     """A source's value for a key. Secrets are masked.
 
     ``where`` is the variable, or the file with its line. The rest is set for values of the fleet: ``arrived`` is how
-    they came (replica, last known good, live).
+    they came (replica, last known good, live), ``trial`` whether for a while only: running or undone.
     """
 
     source: str
@@ -44,12 +44,14 @@ class Candidate:
     by: str = ""
     reason: str = ""
     arrived: str = ""
+    trial: str = ""
 
     def __str__(self) -> str:
         parts = [self.source, self.scope or self.where]
         if self.epoch is not None:
             parts.append(f"epoch {self.epoch} by {self.writer}")
         parts.append(f"at {self.at}" if self.at else "")
+        parts.append(_TRIALS.get(self.trial, ""))
         told = " ".join(part for part in parts if part)
         return f"{told}: {self.reason}" if self.reason else told
 
@@ -57,6 +59,9 @@ class Candidate:
         """Return what is known of it as JSON values."""
         known = {name: value for name, value in vars(self).items() if value not in ("", None) or name == "value"}
         return known | {"value": _as_json(self.value)}
+
+
+_TRIALS: Final = {"running": "on trial", "undone": "undone after its trial"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,6 +247,7 @@ def _of_fleet(placed: Placed, value: Any, resolution: Resolution) -> Candidate:
         by=delta.body.by,
         reason=delta.body.reason,
         arrived=resolution.origin,
+        trial="" if delta.trial is None else "undone" if placed.register.undone else "running",
     )
 
 

@@ -192,6 +192,10 @@ class Environment(BaseSettings):
         """Return the file of a service's starts on values that are on probation; there only while they are."""
         return self.fleet_dir / f"starts-{short_hash(service.encode())}"
 
+    def trials_path(self, service: str) -> Path:
+        """Return the file of a service's trials and what is left of them; there only while there are any."""
+        return self.fleet_dir / f"trials-{short_hash(service.encode())}"
+
     def secret_keys(self) -> dict[str, SecretKey]:
         """Return the secret keys by id, none where the variable is not set.
 

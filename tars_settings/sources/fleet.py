@@ -136,7 +136,7 @@ def decrypted_texts(folded: Folded) -> list[str]:
 
 def opener(fleet: str, secret_keys: Callable[[], Mapping[str, SecretKey]]) -> Callable[[Register], Any]:
     """Return what opens encrypted registers; each ciphertext is decrypted once."""
-    opened: dict[tuple[bytes, str], Any] = {}
+    opened: dict[tuple[bytes, str, bool], Any] = {}
     keys = functools.cache(lambda: dict(secret_keys()))
 
     def keys_with(wanted: str) -> dict[str, SecretKey]:
@@ -152,7 +152,7 @@ def opener(fleet: str, secret_keys: Callable[[], Mapping[str, SecretKey]]) -> Ca
         return held
 
     def open_secret(register: Register) -> Any:
-        place = (register.delta.stamp.digest, register.key)
+        place = (register.delta.stamp.digest, register.key, register.undone)
         if place not in opened:
             ciphertext: Ciphertext = register.assignment.secret  # type: ignore[assignment] # the caller asked is_secret
             plain = decrypt(

@@ -14,7 +14,7 @@ from typing import Any, Final, get_args, get_origin
 from pydantic import BaseModel
 
 from tars_settings.core.delta import Delta
-from tars_settings.core.register import FleetView, Register
+from tars_settings.core.register import FleetView, Register, used
 from tars_settings.errors import DecryptionError
 from tars_settings.provenance.fields import Step, alternatives, has_names, names_of, step, steps
 from tars_settings.provenance.resolution import Placed
@@ -130,6 +130,8 @@ class Folder:
         put(layer, path, value)
 
     def _remember(self, placed: Placed) -> Placed:
+        if placed.register.undone:
+            return placed  # made anew for each view
         if len(self._plain) >= _MAX_REMEMBERED:
             self._plain.clear()
         self._plain[id(placed.register)] = (placed.register, placed)
@@ -265,7 +267,9 @@ class Said:
             return winners
         kept = [one for one in winners if one.delta.stamp.digest not in left_out]
         hidden = [one for one in self.last_good(scope) if _hidden_by(one, refused.values(), left_out)]
-        return tuple({(one.key, one.delta.stamp.digest): one for one in (*kept, *hidden)}.values())
+        # What was good while it was on trial is not any more when that is over.
+        again = [used(one, self.view.is_undone) for one in hidden]
+        return tuple({(one.key, one.delta.stamp.digest): one for one in (*again, *kept)}.values())
 
 
 def _hidden_by(held: Register, refused: Iterable[Delta], left_out: Collection[bytes]) -> bool:

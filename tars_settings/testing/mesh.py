@@ -300,15 +300,17 @@ class Mesh:
         unset: tuple[str, ...] = (),
         scope: str = SCOPE,
         force: bool = False,
+        trial_s: int = 0,
     ) -> int:
-        """Have a writer push, and return the push's ref."""
+        """Have a writer push, and return the push's ref; its time is the mesh's, in seconds."""
         ref, peer = next(self._refs), self.peers[writer]
         assign = tuple(Assignment(key, set=value) for key, value in values.items())
         assign += tuple(Assignment(key, unset=True) for key in unset)
         if peer.replicator is not None:
             peer.pushed[ref] = peer.life
             self.counters["pushes"] += 1
-        self.tell(peer, Push(ref, scope, assign, force=force))
+            self.counters["pushes on trial"] += bool(trial_s)
+        self.tell(peer, Push(ref, scope, assign, at=f"{self.now_s:.0f}", force=force, trial_s=trial_s))
         return ref
 
     def compact(self, writer: str, scope: str = SCOPE) -> int:

@@ -30,8 +30,8 @@ MUST_HAPPEN = (
     "revocations under partition", "endorsements", "retirements", "trust documents", "trust quarrels",
     "root rotations", "floors", "clock jumps",
     "muted publishes", "long absences", "absences across a floor", "sieges", "runs on MQTT 3.1.1",
-    "runs with a shared key", "repairs", "pushes", "held", "endorsed deltas in force", "repair fights",
-    "live writes below a floor",
+    "runs with a shared key", "repairs", "pushes", "pushes on trial", "held", "endorsed deltas in force",
+    "repair fights", "live writes below a floor",
 )  # fmt: skip
 """Faults that a batch of a few hundred seeds must have met (a knob without effect proves nothing), and rare states."""
 

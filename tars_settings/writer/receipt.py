@@ -53,6 +53,7 @@ class Receipt:
     """A push that was signed. ``stage`` grows: signed, accepted, then retained, superseded or unconfirmed.
 
     One that was made for cosigners is ``drafted`` and no more: ``draft`` is what travels to them.
+    ``trial_s`` is after how many seconds workers go back by themselves, 0 where they do not.
     """
 
     def __init__(self, scope: str, keys: tuple[str, ...], wait: Waiting) -> None:
@@ -67,6 +68,7 @@ class Receipt:
         self.error = ""
         self.draft = b""
         self.ack_of = 1
+        self.trial_s = 0
         self.pushed_s = time.monotonic()
         self._wait = wait
 

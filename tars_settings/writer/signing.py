@@ -29,6 +29,7 @@ from tars_settings.sources.environment import Environment
 from tars_settings.trust.document import TrustDocument
 from tars_settings.trust.keys import SigningKey
 from tars_settings.writer.listening import Heard
+from tars_settings.writer.opentrials import OpenTrial, open_trials, trial_seconds
 from tars_settings.writer.receipt import ENDS, FAILURES, Need, Receipt, Reply, Report
 from tars_settings.writer.values import Wish, assignments, sealed
 
@@ -190,6 +191,8 @@ class Writer:
         expect_epoch: int | None = None,
         force: bool = False,
         cosign: bool = False,
+        revert_after_s: float | None = None,
+        canary: str = "",
         timeout_s: float = 10.0,
     ) -> Receipt:
         """Sign and publish a change of one scope, and return its receipt as soon as it is signed and stored.
@@ -200,13 +203,20 @@ class Writer:
         *cosign* nothing is signed or published: the receipt's ``draft`` is what cosigners sign (``keys cosign``), and
         :meth:`push_cosigned` takes it from there.
 
+        With *revert_after_s* (1 s to a week) every worker goes back by itself to what was before, so many seconds after
+        it took the change, unless a later push of the keys, or :meth:`confirm`, comes first. *canary* (32 hex digits)
+        makes it a part of one proposal that is tried on some instances.
+
         Raises:
             InvalidValueError: values do not fit; all bad keys are named together. Nothing was signed.
             PlainOrSecretError: nobody said whether the first value of a key is a secret.
             NotCosignedError: the grant demands cosignatures. Nothing was signed.
             NotGrantedError, NotSyncedError, ConflictError, EpochExhaustedError: the answer is no. Nothing was signed.
             TooLargeError: it does not fit a delta; the message says which split would.
+            RefusedError: what to go back to can't be said in one assignment a key.
+            UsageError: no such trial can be.
         """
+        trial_s = trial_seconds(revert_after_s)
         scope = self._scope_of(target, instance)
         self.sync(scope)
         schemas = functools.partial(self._schemas_of, scope)
@@ -222,6 +232,7 @@ class Writer:
             values, wish = {}, Wish(scope, {})
             raise refusal
         said: dict[str, Any] = {"by": by, "reason": reason, "expect_epoch": expect_epoch, "force": force}
+        said |= {"trial_s": trial_s, "canary": canary} if trial_s else {}
         return self._send(scope, assign, draft=cosign, timeout_s=timeout_s, **said)
 
     def push_cosigned(self, draft: bytes, *, force: bool = False, timeout_s: float = 10.0) -> Receipt:
@@ -242,12 +253,13 @@ class Writer:
         return self._send(body.scope, body.assign, cosigned=found.raw_body, timeout_s=timeout_s, **said)
 
     def push_as_is(
-        self, scope: str, assign: tuple[Assignment, ...], *, reason: str = "", timeout_s: float = 10.0
+        self, scope: str, assign: tuple[Assignment, ...], *, reason: str = "", timeout_s: float = 10.0, **more: Any
     ) -> Receipt:
         """Sign and publish assignments that were checked and encrypted before; they keep their ciphertexts.
 
         For values that are to be signed anew: those of a lost key, and secrets under another key id. One that says what
-        it replaces (``over``) replaces that or nothing.
+        it replaces (``over``) replaces that or nothing. *more* are *by* of :meth:`push`, and what else a
+        :class:`tars_settings.gossip.effects.Push` can ask.
 
         Raises:
             ConflictError: something else is there by now. Nothing was signed.
@@ -255,7 +267,7 @@ class Writer:
             TooLargeError: it does not fit a delta; the message says which split would.
         """
         self.sync(scope)
-        return self._send(scope, assign, reason=reason, timeout_s=timeout_s)
+        return self._send(scope, assign, reason=reason, timeout_s=timeout_s, **more)
 
     def _send(
         self, scope: str, assign: tuple[Assignment, ...], *, by: str | None = None, timeout_s: float, **said: Any
@@ -267,7 +279,7 @@ class Writer:
             self._receipts[ref] = receipt
         self.presences(Scope.parse(scope).service)
         ack = said.pop("ack", None) or self._ack(scope)
-        receipt.ack_of = ack.of
+        receipt.ack_of, receipt.trial_s = ack.of, said.get("trial_s", 0)
         at = self._agent.clock.wall().isoformat(timespec="seconds").replace("+00:00", "Z")
         push = Push(ref, scope, assign, at=at, by=_user() if by is None else by, ack=ack, **said)
         receipt.pushed_s = time.monotonic()
@@ -281,6 +293,61 @@ class Writer:
     def unset(self, target: type[BaseSettings] | str, keys: Iterable[str], **more: Any) -> Receipt:
         """Take a scope's opinion on *keys* away; the next lower scope's, or the default, shows again."""
         return self.push(target, {}, unset=keys, **more)
+
+    # --- trials ------------------------------------------------------------------------------------------------------
+
+    def trials(self, scope: str) -> tuple[OpenTrial, ...]:
+        """Return the trials of a scope that nothing ended yet, oldest first, whether workers went back already or not.
+
+        Call :meth:`sync` first.
+        """
+        return open_trials(self.view(scope))
+
+    def confirm(self, target: type[BaseSettings] | str, *, epoch: int | None = None, **more: Any) -> list[Receipt]:
+        """Make what is on trial in a scope stay (*epoch*: of that push alone), undone by now or not.
+
+        Each trial is pushed again, without an end; encrypted values keep their ciphertexts. What is undone for longer
+        than it was tried must be named by its epoch. *more* are *instance*, *reason*, *by* and *timeout_s* of
+        :meth:`push`.
+
+        Raises:
+            NothingOnTrialError: there is nothing to confirm.
+            RefusedError: a newer key lies above or below one of its keys; signed anew it would hide that one.
+            ConflictError: someone has pushed something newer in this moment. What was confirmed before, is.
+            NotGrantedError, NotSyncedError: the answer is no.
+        """
+        wall = self._agent.clock.wall()
+        return self._settled(target, epoch, OpenTrial.confirmed, lambda one: one.is_fresh(wall), **more)
+
+    def revert(self, target: type[BaseSettings] | str, *, epoch: int | None = None, **more: Any) -> list[Receipt]:
+        """End what is on trial in a scope now, and for good: every worker goes back to what was before.
+
+        Otherwise as :meth:`confirm`.
+        """
+        return self._settled(target, epoch, OpenTrial.reverted, **more)
+
+    def _settled(
+        self,
+        target: type[BaseSettings] | str,
+        epoch: int | None,
+        assign: Callable[[OpenTrial], tuple[Assignment, ...]],
+        is_meant: Callable[[OpenTrial], bool] = lambda _: True,
+        instance: str | None = None,
+        **more: Any,
+    ) -> list[Receipt]:
+        scope = self._scope_of(target, instance)
+        self.sync(scope)
+        known = self.trials(scope)
+        found = [one for one in known if (is_meant(one) if epoch is None else epoch == one.delta.stamp.epoch)]
+        if not found:
+            which = "" if epoch is None else f" by the push of epoch {epoch}"
+            undone = f"; undone long since: {', '.join(map(str, known))}" if known else ""
+            raise errors.NothingOnTrialError(f"nothing is on trial in {scope}{which}{undone}")
+        return [
+            self.push_as_is(scope, assign(one), instead_of=one.delta.stamp.digest.hex(), **more)
+            for one in found
+            if one.check()
+        ]
 
     def _scope_of(self, target: type[BaseSettings] | str, instance: str | None) -> str:
         service = target if isinstance(target, str) else service_of(target)

@@ -75,7 +75,7 @@ def assignments(
 
 def _is_secret(wish: Wish, key: str, schemas: Sequence[bytes], earlier: Register | None) -> bool:
     said = [is_secret(schema, key) for schema in schemas]
-    if key in wish.secret or any(said) or (earlier is not None and earlier.assignment.is_secret):
+    if key in wish.secret or any(said) or (earlier is not None and _was_secret(earlier)):
         if key in wish.plain:
             raise InvalidValueError(f"{key} is a secret; it can't be pushed in plain text")
         return True
@@ -85,6 +85,10 @@ def _is_secret(wish: Wish, key: str, schemas: Sequence[bytes], earlier: Register
         f"nobody described {key} yet: no worker published a schema with it, and no delta holds it. "
         f"Say --plain or --secret {key}, or --model module:Class"
     )
+
+
+def _was_secret(earlier: Register) -> bool:
+    return any(item.is_secret for item in earlier.delta.said() if item.key == earlier.key)
 
 
 def _algorithm(earlier: Register | None) -> Algorithm:

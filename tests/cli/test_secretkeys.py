@@ -10,9 +10,13 @@ from typing import Any
 
 import pytest
 
+from tars_settings.cli.secretkeys import _work
+from tars_settings.core.delta import Assignment, Ciphertext, Delta, Trial
+from tars_settings.core.register import Register, Registers
 from tests.brokers import Mosquitto, eventually
 from tests.cli.documents import assert_fits
 from tests.cli.running import Plant, found_plant
+from tests.fleets import ALICE, SCOPE, delta, unset
 
 API_KEY = "system/config/stt-worker/api_key"
 
@@ -144,3 +148,32 @@ def test_keys_in_the_variable_itself_are_not_changed_by_a_command(fleet: Plant) 
     assert done.code == 3
     assert "--file" in done.err
     assert line.partition(":")[2] not in done.err
+
+
+class _Holding:
+    """What a rotation asks of a writer: the winners of a scope."""
+
+    def __init__(self, *deltas: Delta) -> None:
+        self._registers = Registers()
+        for one in deltas:
+            self._registers.offer(one)
+
+    def view(self, scope: str) -> dict[str, Register]:
+        return self._registers.winners(scope)
+
+
+def test_a_secret_on_trial_is_left_alone_whichever_of_its_values_needs_the_old_key() -> None:
+    def under(key_id: str) -> Assignment:
+        return Assignment("api_key", secret=Ciphertext("xchacha20poly1305", key_id, bytes(40)))
+
+    settled, new = delta(ALICE, 1, under("old")), delta(ALICE, 1, under("new"))
+    tried, gone = Trial(600, (under("old"),)), Trial(600, (unset("api_key"),))
+    for one, work, left in (
+        (settled, 1, 0),
+        (new, 0, 0),
+        (delta(ALICE, 2, under("new"), trial=tried), 0, 1),
+        (delta(ALICE, 2, unset("api_key"), trial=tried), 0, 1),
+        (delta(ALICE, 2, under("new"), trial=gone), 0, 0),
+    ):
+        found = _work(_Holding(one), SCOPE, "new")  # type: ignore[arg-type]
+        assert (len(found[0]), len(found[1])) == (work, left)

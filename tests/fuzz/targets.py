@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
+from datetime import datetime, timezone
 from typing import Final, NamedTuple
 
 from tars_settings.adapters.address import BrokerAddress
 from tars_settings.cli.values import assignments, checked_keys, guess
+from tars_settings.core.delta import Trial
 from tars_settings.core.draft import drafted, read_draft
 from tars_settings.core.floor import parse_floor_segment
 from tars_settings.core.head import parse_segment
@@ -25,8 +27,10 @@ from tars_settings.core.records import (
     SegmentRow,
     TrustRow,
 )
+from tars_settings.core.register import FleetView, Registers, nothing_tried
 from tars_settings.core.session import Received
 from tars_settings.core.topics import IndexTopic, TrustTopic
+from tars_settings.core.trial import Countdowns, TrialMark, TrialMarks, parse_marks, trial_of
 from tars_settings.core.wire import Purpose, decode_envelope, decode_single, encode
 from tars_settings.errors import TarsSettingsError
 from tars_settings.gossip.effects import Follow, Loaded, Offered
@@ -35,6 +39,7 @@ from tars_settings.schema import check, coerce, is_secret, keys_of
 from tars_settings.schema.shape import is_schema
 from tars_settings.sources.environment import Environment
 from tars_settings.sources.stored import PURPOSE, follow_all, opened_lkg
+from tars_settings.sources.trials import age_s
 from tars_settings.trust.cosign import consent, lacking
 from tars_settings.trust.document import follow, pin, version_of
 from tars_settings.trust.keys import SecretKey, SigningKey, fleet_text, parse_fleet
@@ -68,6 +73,9 @@ SEAL: Final = SealKey(bytes([9]) * 32)
 TRUST: Final = document()
 DEMANDING: Final = (writer(ALICE, cosign=(demand("*", 1, BOB),)), writer(BOB))
 STRICT: Final = document(writers=DEMANDING)
+TRIED: Final = delta_payload(
+    ALICE, 4, set_("vad", 0.9), unset("model"), trial=Trial(600, (set_("vad", 0.5), set_("model", "a")), "0" * 32)
+)
 DELTA: Final = delta_payload(ALICE, 3, set_("vad", 0.5), unset("model"), reason="noisy", by="ops")
 SEGMENT: Final = segment_payload(DELTA)
 INDEX: Final = index_payload(ALICE, 2, {1: SEGMENT})
@@ -100,6 +108,17 @@ def signed(purpose: Purpose, read: Use) -> Use:
     """Return a reader of bodies that a listed key signed: what lies behind the signature."""
     signer = ROOT if purpose == "trust" else ALICE
     return lambda body: read(signer.sign(purpose, FLEET, body))
+
+
+def delta_used(payload: bytes) -> None:
+    """Read a delta, and use it as a worker does: on trial, and when that is over."""
+    found, _ = read_delta(payload, TRUST)
+    registers, runs = Registers(), Countdowns()
+    registers.offer(found)
+    runs.meet(found, 0.0, age_s=age_s(found, datetime.now(timezone.utc)))
+    for is_undone in (runs.is_undone, nothing_tried):
+        FleetView.of(registers, [found.scope], is_undone)
+    trial_of(found.body.assign, 600, registers.winners(found.scope))
 
 
 def trust(payload: bytes) -> None:
@@ -223,7 +242,7 @@ _LAST_GOOD: Final = encode(
     {"v": 1, "fleet": FLEET, "service": SCOPE, "schema": "", "counter": 1, "trust": [], "deltas": []}
 ).replace(b"[]", b"[" + trust_payload() + b"]", 1).replace(b'"deltas":[]', b'"deltas":[' + DELTA + b"]")  # fmt: skip
 _LATER: Final = later_payload(ALICE, delta_body(4))
-_SIGNED: Final = [DELTA, INDEX, trust_payload(), ALICE.sign("floor", FLEET, FLOOR_BODY), _LATER]
+_SIGNED: Final = [DELTA, TRIED, INDEX, trust_payload(), ALICE.sign("floor", FLEET, FLOOR_BODY), _LATER]
 _TEXTS: Final = [
     ALICE.to_text().encode(), SecretKey("stt", bytes(32)).to_text().encode(), SEAL.to_text().encode(),
     fleet_text(ROOT.public).encode(),
@@ -258,7 +277,7 @@ TARGETS: Final[dict[str, Target]] = {
     "envelope": Target(_SIGNED, envelope),
     "delta": Target(_SIGNED, lambda payload: read_delta(payload, TRUST)),
     "delta body": Target(
-        [delta_body(3, set_("vad", 0.5), unset("m"))], signed("delta", lambda p: read_delta(p, TRUST))
+        [delta_body(3, set_("vad", 0.5), unset("m")), bytes(decode_single(TRIED).body)], signed("delta", delta_used)
     ),
     "trust": Target([trust_payload(), trust_payload(2)], trust),
     "trust body": Target(
@@ -282,6 +301,10 @@ TARGETS: Final[dict[str, Target]] = {
     "sealed": Target(
         [seal(_LAST_GOOD, SEAL, purpose=PURPOSE, fleet=FLEET, service=SCOPE)],
         lambda p: unseal(p, SEAL, purpose=PURPOSE, fleet=FLEET, service=SCOPE),
+    ),
+    "trial marks": Target(
+        [encode(TrialMarks(1, (TrialMark("0" * 64, 500, 5),))), b'{"v":1,"trials":[]}'],
+        lambda payload: Countdowns(parse_marks(payload).trials),
     ),
     "start marks": Target([b'{"v":1,"set_name":"a","starts":[{"pid":1,"at_ms":5}]}'], parse_starts),
     "rows of the replica": Target([*_SIGNED, SEGMENT], rows),

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tars_settings.core.delta import Trial
 from tars_settings.core.records import MarkRow, OutboxRow
 from tars_settings.core.session import Acknowledged, Publish, Received, SessionUp, Subscribe, Subscribed
 from tars_settings.core.topics import IndexTopic, SegmentTopic, TrustTopic
@@ -43,6 +44,7 @@ from tests.fleets import (
     segment_payload,
     set_,
     trust_payload,
+    unset,
     writer,
 )
 
@@ -295,6 +297,26 @@ def test_epochs_grow_by_one_over_what_was_seen(wire: Wire) -> None:
     wire.give(Received(key_topic("b"), delta_payload(BOB, 41, set_("b")), False))
     assert push(wire)[0].epoch == 42
     assert push(wire)[0].epoch == 43
+
+
+def test_what_a_push_was_to_replace_must_be_there_still(wire: Wire) -> None:
+    held = push(wire, set_("a"), set_("b"))[0].digest
+    assert push(wire, set_("a", 2), set_("b", 2), instead_of=held)[0].stage == "signed"
+    (late,) = push(wire, set_("a", 3), set_("b", 3), instead_of=held)
+    assert (late.stage, late.error) == ("refused", "ConflictError")
+    (lost,) = push(wire, set_("new"), instead_of=held)
+    assert lost.stage == "refused"
+
+
+def test_a_push_on_trial_goes_back_to_what_is_in_force_when_it_is_signed(wire: Wire) -> None:
+    wire.give(Received(key_topic("a"), delta_payload(BOB, 4, set_("a", "bob's")), False))
+    push(wire, set_("a", "tried"), set_("b"), trial_s=600, canary="0" * 32)
+    held = wire.one.peer.registers.winner(SCOPE, "a")
+    assert held is not None
+    assert held.delta.trial == Trial(600, (set_("a", "bob's"), unset("b")), "0" * 32)
+    push(wire, unset("b"))
+    (refused,) = push(wire, set_("b"), set_("m"), trial_s=604_801)
+    assert (refused.stage, refused.error) == ("refused", "IllegalNameError")
 
 
 def test_a_foreign_epoch_leap_is_refused_at_the_writer_only(wire: Wire) -> None:

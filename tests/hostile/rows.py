@@ -741,4 +741,18 @@ ROWS: Final = (
         "What a locked file may ask for is bounded.",
         (_TRUST + "test_locked.py::test_what_is_no_locked_key_or_asks_for_too_much_is_refused",),
     ),
+    Row(
+        "H22",
+        "A trial that never ends, or begins again: a clock that is wrong, marks that are forged or lost",
+        "A signed trial is its author's own word. A clock that is wrong moves the moment of going back, and nothing "
+        "else; never by more than the trial's own length, and one that goes back at each start ends the trial.",
+        "Each worker counts down by a clock that never goes back; what is left is sealed on its disk, and shrinks "
+        "only. The time that a delta names is a hint to those who were not there.",
+        (
+            "tests/core/test_trial.py::test_a_forged_or_lost_mark_makes_no_trial_longer_than_its_delta_says",
+            "tests/core/test_trial.py::test_a_clock_that_goes_back_at_every_start_keeps_no_trial_alive",
+            "tests/join/test_trials.py::test_a_restart_goes_on_counting_whatever_the_time_of_day_says",
+            "tests/join/test_trials.py::test_without_marks_of_ours_the_deltas_own_time_counts",
+        ),
+    ),
 )

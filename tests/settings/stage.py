@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from tars_settings.adapters.lkg import DiskLkg
 from tars_settings.adapters.replica import SqliteReplica
-from tars_settings.core.delta import Assignment, Delta, DeltaBody
+from tars_settings.core.delta import Assignment, Delta, DeltaBody, Trial
 from tars_settings.core.names import scopes_of
 from tars_settings.core.records import DeltaRow, TrustRow
 from tars_settings.core.register import FleetView, Registers
@@ -48,7 +50,7 @@ def secret(value: Any, *, scope: str = SERVICE, key: str, under: SecretKey = SEC
     return Assignment(key, secret=text)
 
 
-def delta(
+def delta(  # noqa: PLR0913 - each a field of it
     values: Mapping[str, Any],
     epoch: int,
     *,
@@ -58,6 +60,7 @@ def delta(
     by: SigningKey = WRITER,
     reason: str = "",
     fleet: str = FLEET,
+    trial: Trial | None = None,
 ) -> bytes:
     """Return a signed delta."""
     items = (
@@ -66,6 +69,8 @@ def delta(
         *(Assignment(key, unset=True) for key in unset),
     )
     body = DeltaBody(scope, 0, epoch, 1, items, at="2026-01-02T03:04:05Z", by="a person", reason=reason)
+    if trial is not None:
+        body = msgspec.structs.replace(body, trial=trial)
     return by.sign("delta", fleet, encode(body))
 
 

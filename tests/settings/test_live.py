@@ -12,12 +12,27 @@ from pydantic import BaseModel, Field, PrivateAttr, SecretStr, ValidationError, 
 from pydantic_settings import BaseSettings
 
 from tars_settings import FleetSettingsSource, Settings, SettingsConfigDict, explain
-from tars_settings.core.register import FleetView
+from tars_settings.core.delta import Assignment, Trial
+from tars_settings.core.names import scopes_of
+from tars_settings.core.register import FleetView, Registers
 from tars_settings.errors import FrozenSnapshotError, NoServiceError
 from tars_settings.provenance import resolutions
 from tars_settings.settings import SnapshotBuilder, diff
 from tars_settings.trust.document import TrustDocument, follow
-from tests.settings.stage import OTHER, PIN, SECRET, TRUST, Stage, delta, parsed, secret, trust_raw, view_of
+from tests.settings.stage import (
+    INSTANCE,
+    OTHER,
+    PIN,
+    SECRET,
+    SERVICE,
+    TRUST,
+    Stage,
+    delta,
+    parsed,
+    secret,
+    trust_raw,
+    view_of,
+)
 
 
 class Audio(BaseModel):
@@ -54,6 +69,38 @@ def builder(stage: Stage, cls: type[Any] = Stt, **more: Any) -> SnapshotBuilder[
 
 
 EMPTY = FleetView()
+
+
+TRIED = delta({"audio.gain": 5.0}, 2, trial=Trial(600, (Assignment("audio.gain", set=3.0),)))
+
+
+def on_trial(*raws: bytes, over: bool) -> FleetView:
+    """Return what deltas say while their trials run, or when they are over."""
+    registers = Registers()
+    for raw in raws:
+        registers.offer(parsed(raw))
+    return FleetView.of(registers, scopes_of(SERVICE, INSTANCE), lambda _: over)
+
+
+def test_what_is_tried_is_used_until_that_is_over_and_explained_as_such(stage: Stage) -> None:
+    build = builder(stage).build
+    for over, gain, told in ((False, 5.0, "running"), (True, 3.0, "undone")):
+        built = build(on_trial(TRIED, over=over))
+        assert built.snapshot.audio.gain == gain
+        assert [one.stamp.epoch for one in built.used] == [2]
+        winner = explain(built.snapshot, "audio.gain").winner
+        assert (winner.trial, winner.value) == (told, gain)
+        assert ("on trial" if told == "running" else "undone after its trial") in str(winner)
+
+
+def test_what_a_refused_delta_hid_is_tried_as_long_as_it_runs(stage: Stage) -> None:
+    """As after a restart: the last good values were read from the disk, which says what to go back to."""
+    bad = delta({"audio": {"gain": "loud"}}, 3)
+    build = builder(stage, last_good=on_trial(TRIED, over=True)).build
+    for over, gain in ((False, 5.0), (True, 3.0)):
+        built = build(on_trial(TRIED, bad, over=over))
+        assert [one.delta.stamp.epoch for one in built.refused] == [3]
+        assert built.snapshot.audio.gain == gain
 
 
 def test_a_change_is_a_new_snapshot_and_no_change_is_the_same(stage: Stage) -> None:

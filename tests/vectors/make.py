@@ -9,11 +9,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tars_settings.core.delta import Ack, Assignment, read_delta_body, uncosigned
+from tars_settings.core.delta import Ack, Assignment, Delta, Trial, read_delta_body, uncosigned
 from tars_settings.core.floor import FloorBody, cut
 from tars_settings.core.head import LargeRef, Segment, encode_segment, segment_digest
-from tars_settings.core.presence import Presence, ScopeReport, encode_presence
-from tars_settings.core.register import Registers, effective
+from tars_settings.core.presence import Presence, ScopeReport, TrialReport, encode_presence
+from tars_settings.core.register import FleetView, Registers, effective
 from tars_settings.core.topics import (
     FloorSegmentTopic,
     FloorTopic,
@@ -164,6 +164,8 @@ def envelopes() -> Any:
             _signed("one that replaces it", "delta", second),
             _signed("set and unset, all fields", "delta", everything),
             _signed("an encrypted value", "delta", secret),
+            _signed("a delta on trial", "delta", TRIED.raw),
+            _signed("a delta on trial, part of a canary", "delta", CANARY),
             _signed("an index", "head", index),
             _signed("a floor", "floor", FLOORS["short"]),
             _signed("a floor whose list is in parts", "floor", FLOORS["in parts"]),
@@ -189,6 +191,17 @@ def _consents() -> Any:
     cosig = read_delta_body(body).cosig
     encoding = pae("cosign", FLEET, ALICE.kid, uncosigned(body, cosig)).decode()
     return [{"kid": one.kid, "pae": encoding, "signature": one.sig.hex()} for one in cosig]
+
+
+TRIED = delta(
+    ALICE,
+    5,
+    set_("vad", 0.9),
+    set_("new", True),
+    trial=Trial(600, (set_("vad", 0.5), unset("new"))),
+    at="2026-01-01T00:00:00Z",
+)
+CANARY = delta_payload(ALICE, 5, set_("vad", 0.9), trial=Trial(1, (unset("vad"),), "0123456789abcdef" * 2))
 
 
 def _secret(key: str, ciphertext: Any) -> Any:
@@ -308,6 +321,14 @@ def verdicts() -> Any:
         _case("a later version that nobody signed", "rejected", "malformed", b'{"v":2,"anything":1}'),
         _case("a later version of a stranger", "rejected", "malformed", later_payload(MALLORY, LATER)),
         _case("a version relabelled", "rejected", "malformed", later_payload(ALICE, LATER, version=1)),
+        _case("on trial", "valid", "", TRIED.raw),
+        _case("on trial for no time", "rejected", "malformed", _tried(Trial(0, (unset("vad"),)))),
+        _case("on trial for more than a week", "rejected", "malformed", _tried(Trial(604_801, (unset("vad"),)))),
+        _case("a trial that undoes another key", "rejected", "malformed", _tried(Trial(600, (unset("other"),)))),
+        _case("a trial that undoes nothing", "rejected", "malformed", _tried(Trial(600, ()))),
+        _case("a trial that replaces something", "rejected", "malformed",
+              _tried(Trial(600, (set_("vad", 0.5, over="0" * 64),)))),
+        _case("a canary that is no id", "rejected", "malformed", _tried(Trial(600, (unset("vad"),), "blue"))),
         _case("an index", "valid", "", index_payload(ALICE, 3, {}), topic=index),
         _case("another writer's index", "rejected", "wrong-topic", index_payload(BOB, 3, {}), topic=index),
         _case("an index up to its retirement", "valid", "",
@@ -393,6 +414,10 @@ def _resigned(body: bytes, payload: bytes) -> bytes:
     return encode(Envelope(1, envelope.kid, envelope.sig, Raw(body)))
 
 
+def _tried(trial: Trial) -> bytes:
+    return ALICE.sign("delta", FLEET, delta_body(5, trial=trial))
+
+
 def _reordered(body: bytes) -> bytes:
     fields = json.loads(body)
     return encode({name: fields[name] for name in sorted(fields)})
@@ -430,12 +455,36 @@ def merges() -> Any:
     ]  # fmt: skip
 
 
+def trials() -> Any:
+    """Deltas, and what a worker uses of them while their trials run, and when they are over; the winners stay."""
+    before = delta(ALICE, 4, set_("vad", 0.5), set_("m", {"a": 1, "b": 2}))
+    leaf = delta(BOB, 6, set_("m.a", 9), trial=Trial(600, (set_("m.a", 1),)))
+    gone = delta(BOB, 6, unset("vad"), trial=Trial(600, (set_("vad", 0.5),)))
+    return [
+        _trial("a value and a new key", before, TRIED),
+        _trial("a leaf of a model", before, leaf),
+        _trial("an unset", before, gone),
+        _trial("a later delta of one of its keys", before, TRIED, delta(BOB, 6, set_("vad", 0.7))),
+        _trial("confirmed", before, TRIED, delta(BOB, 6, set_("vad", 0.9), set_("new", True))),
+    ]
+
+
+def _trial(name: str, *made: Delta) -> Any:
+    merged = _merge(name, *made)
+    registers = Registers()
+    for one in made:
+        registers.offer(one)
+    over = FleetView.of(registers, [SCOPE])
+    return {**merged, "says_when_over": {one.key: one.assignment.set for one in over.scopes[0].registers}}
+
+
 def presence() -> Any:
     """A worker's report."""
     report = Presence(
         1, "stt-worker", "pi-3", "ready",
         scopes={SCOPE: ScopeReport(1, 5, "0" * 32)}, acked={"ab" * 32: "applied"},
         shadowed={"vad": "environment STT_VAD"}, unknown=("new.key",), counters={"rejected": 2},
+        trials=(TrialReport(SCOPE, 5, "cd" * 32, ("vad",), 420),),
     )  # fmt: skip
     return {"report": json.loads(encode_presence(report)), "bytes": encode_presence(report).decode()}
 
@@ -498,6 +547,7 @@ FILES = {
     "envelopes": envelopes,
     "verdicts": verdicts,
     "merges": merges,
+    "trials": trials,
     "presence": presence,
     "values": values,
     "grants": grants,

@@ -12,7 +12,7 @@ from tars_settings.core.delta import parse_delta
 from tars_settings.core.floor import parse_floor_segment
 from tars_settings.core.head import parse_segment, segment_digest
 from tars_settings.core.presence import encode_presence, parse_presence
-from tars_settings.core.register import Registers, effective
+from tars_settings.core.register import FleetView, Registers, effective
 from tars_settings.core.topics import Topics
 from tars_settings.core.wire import decode_envelope, digest_of, encode, pae
 from tars_settings.errors import MalformedError, RejectedError
@@ -118,6 +118,21 @@ def test_merges(case: dict[str, Any]) -> None:
         assert {key: one.delta.stamp.digest.hex() for key, one in winners.items()} == case["winners"]
         assert {one.key: one.assignment.set for one in effective(winners.values())} == case["says"]
         assert registers.digest(scope) == case["digest"]
+
+
+@pytest.mark.parametrize("case", vectors("trials"), ids=lambda case: case["name"])
+def test_trials(case: dict[str, Any]) -> None:
+    fleet = vectors("keys")["fleet"]["id"]
+    for order in itertools.permutations(case["deltas"]):
+        registers = Registers()
+        for payload in order:
+            registers.offer(parse_delta(payload.encode(), fleet)[1])
+        (scope,) = registers.scopes()
+        assert {key: one.delta.stamp.digest.hex() for key, one in registers.winners(scope).items()} == case["winners"]
+        assert registers.digest(scope) == case["digest"]
+        for over, says in ((False, case["says"]), (True, case["says_when_over"])):
+            view = FleetView.of(registers, [scope], lambda _, over=over: over)  # type: ignore[misc]
+            assert {one.key: one.assignment.set for one in view.scopes[0].registers} == says
 
 
 def test_presence() -> None:
