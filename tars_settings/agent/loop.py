@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from tars_settings.agent.replays import Replays
-from tars_settings.core.records import OutboxRow, Row, identity
+from tars_settings.core.records import AuditRow, HistoryRow, OutboxRow, Row, identity
 from tars_settings.core.session import (
     Publish,
     Received,
@@ -424,6 +424,21 @@ class Agent:
         self.feed(event)
         for listener in tuple(self._listeners):
             listener.on_session(event)
+
+    # --- the record --------------------------------------------------------------------------------------------------
+
+    def record(self, row: HistoryRow | AuditRow) -> None:
+        """Have a row of the record written with this burst."""
+        self._note_rows((row,), ())
+
+    def history(self, scope: str, since: int = 0) -> tuple[bytes, ...]:
+        """Return the envelopes that the replica keeps besides what the registers hold; none where it can't be read."""
+        self._store()
+        try:
+            return tuple(row.raw for row in self._replica.history(scope, since))
+        except ReplicaError as error:
+            self._note_unstored(error)
+            return ()
 
     # --- effects -----------------------------------------------------------------------------------------------------
 

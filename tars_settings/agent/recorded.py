@@ -1,26 +1,44 @@
-"""What one peer can tell of a scope's past: the deltas that it applied, as they were signed."""
+"""What one peer can tell of a scope's past: the deltas that were valid here, as they were signed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Final
 
 from tars_settings.agent.loop import Agent
-from tars_settings.core.delta import Delta
+from tars_settings.core.delta import Delta, parse_delta
 from tars_settings.core.names import overlap
 from tars_settings.core.question import HistoryQuestion, QuestionBody
+from tars_settings.errors import MalformedError
 
 MAX_TOLD_BYTES: Final = 1024 * 1024
 
 
 def tell_history(agent: Agent, body: QuestionBody, asked: HistoryQuestion) -> tuple[Sequence[bytes], bool]:
     """Return the envelopes that a history question asks for, newest first, and whether there are more of them."""
-    peer = agent.replicator.peer
-    found = [one for one in peer.registers.deltas(body.scope) if _is_asked(one, asked) and peer.prove(one)]
-    found.sort(key=lambda one: one.stamp, reverse=True)
+    found = [one for one in recorded(agent, body.scope) if _is_asked(one, asked)]
     told = _fitting(found[: asked.limit])
     return told, len(found) > len(told)
+
+
+def recorded(agent: Agent, scope: str) -> list[Delta]:
+    """Return the deltas of a scope that this peer remembers, newest first; call it in the agent's thread.
+
+    Of those that the registers hold the signatures were checked; of others whoever reads them checks them.
+    """
+    peer = agent.replicator.peer
+    held = {one.stamp.digest: one for one in peer.registers.deltas(scope) if peer.prove(one)}
+    past = {one.stamp.digest: one for one in _parsed(agent.history(scope), peer.fleet) if one.scope == scope}
+    return sorted({**past, **held}.values(), key=lambda one: one.stamp, reverse=True)
+
+
+def _parsed(raws: Sequence[bytes], fleet: str) -> Iterator[Delta]:
+    for raw in raws:
+        try:
+            yield parse_delta(raw, fleet)[1]
+        except MalformedError:
+            continue  # the disk flips bits
 
 
 def _fitting(deltas: Sequence[Delta]) -> list[bytes]:
