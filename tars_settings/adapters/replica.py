@@ -30,9 +30,9 @@ from tars_settings.adapters.tables import (
     READ_HISTORY,
     SLACK_ROWS,
     TABLES,
-    WITH_EVIDENCE,
     Table,
 )
+from tars_settings.core.audit import WITH_EVIDENCE
 from tars_settings.core.records import AuditRow, HistoryRow, Row
 from tars_settings.errors import ReplicaError, StateDirError
 

@@ -146,7 +146,6 @@ TABLES: Final[Mapping[type[Any], Table]] = MappingProxyType(
     }
 )
 
-WITH_EVIDENCE: Final = frozenset({"conflict", "equivocation"})
 MAX_HISTORY_ROWS: Final = 1000
 MAX_HISTORY_BYTES: Final = 2 * 1024 * 1024
 """Of one scope; both are exceeded by a few rows at most, for a bound that is kept exactly is paid at each change."""

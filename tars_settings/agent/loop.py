@@ -19,6 +19,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
+from tars_settings.agent.audit import AuditTrail
 from tars_settings.agent.replays import Replays
 from tars_settings.core.records import AuditRow, HistoryRow, OutboxRow, Row, identity
 from tars_settings.core.session import (
@@ -104,6 +105,7 @@ class Agent:
         marker = replicator.marker_topic
         self._replays = Replays(lambda payload: self.publish(marker, payload, retain=False))
         self._notices: list[Notice] = []
+        self._audit = AuditTrail(replicator.peer, self.record, clock.wall, clock.token(4).hex())
         # What waits to be written, by identity: True to put the row, False to drop it. The last word on a row counts.
         self._unwritten: dict[tuple[Any, ...], tuple[Row, bool]] = {}
         self._stopping = False
@@ -239,7 +241,7 @@ class Agent:
             self._note_unstored(error)
             rows = ()
         self.feed(Loaded(rows))
-        self._finish_burst()
+        self._finish_burst(loading=True)
 
     def _run(self) -> None:
         try:
@@ -490,13 +492,14 @@ class Agent:
         self.unstored = str(error)
         self.counters["unstored"] += 1
 
-    def _finish_burst(self) -> None:
+    def _finish_burst(self, *, loading: bool = False) -> None:
         notices, self._notices = self._notices, []
         for notice in notices:
             self._count(notice)
         if notices:
             for listener in tuple(self._listeners):
                 listener.on_burst(notices)
+            self._audit.on_burst(notices, self.clock.now_s(), loading=loading)
         self._store()
 
     def _count(self, notice: Notice) -> None:
@@ -525,6 +528,7 @@ class Agent:
             if self._transport.fileno() >= 0:
                 self._transport.write()
             self._transport.close()
+        self._audit.flush()
         self._store()
         self._replica.close()
         self._selector.close()

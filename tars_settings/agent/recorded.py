@@ -11,26 +11,28 @@ from tars_settings.core.delta import Delta, parse_delta
 from tars_settings.core.names import overlap
 from tars_settings.core.question import HistoryQuestion, QuestionBody
 from tars_settings.errors import MalformedError
+from tars_settings.gossip.peer import Peer
 
 MAX_TOLD_BYTES: Final = 1024 * 1024
 
 
 def tell_history(agent: Agent, body: QuestionBody, asked: HistoryQuestion) -> tuple[Sequence[bytes], bool]:
     """Return the envelopes that a history question asks for, newest first, and whether there are more of them."""
-    found = [one for one in recorded(agent, body.scope) if _is_asked(one, asked)]
+    found = [
+        one for one in recorded(agent.replicator.peer, body.scope, agent.history(body.scope)) if _is_asked(one, asked)
+    ]
     told = _fitting(found[: asked.limit])
     return told, len(found) > len(told)
 
 
-def recorded(agent: Agent, scope: str) -> list[Delta]:
-    """Return the deltas of a scope that this peer remembers, newest first; call it in the agent's thread.
+def recorded(peer: Peer, scope: str, past: Sequence[bytes]) -> list[Delta]:
+    """Return the deltas of a scope that a peer remembers, newest first: those that it holds, and those in *past*.
 
-    Of those that the registers hold the signatures were checked; of others whoever reads them checks them.
+    Of those that it holds the signatures were checked; of others whoever reads them checks them.
     """
-    peer = agent.replicator.peer
     held = {one.stamp.digest: one for one in peer.registers.deltas(scope) if peer.prove(one)}
-    past = {one.stamp.digest: one for one in _parsed(agent.history(scope), peer.fleet) if one.scope == scope}
-    return sorted({**past, **held}.values(), key=lambda one: one.stamp, reverse=True)
+    gone = {one.stamp.digest: one for one in _parsed(past, peer.fleet) if one.scope == scope}
+    return sorted({**gone, **held}.values(), key=lambda one: one.stamp, reverse=True)
 
 
 def _parsed(raws: Sequence[bytes], fleet: str) -> Iterator[Delta]:

@@ -129,8 +129,6 @@ Row = (
     | HistoryRow
     | AuditRow
 )
-RECORD: tuple[type[HistoryRow], type[AuditRow]] = (HistoryRow, AuditRow)
-"""Kinds that nothing rests on: a peer writes them and does not load them."""
 
 
 def identity(row: Row) -> tuple[Any, ...]:

@@ -135,6 +135,14 @@ class Conflict(msgspec.Struct, frozen=True, eq=False):
     loser: Delta
 
 
+class Equivocation(msgspec.Struct, frozen=True, eq=False):
+    """One writer signed two bodies for one scope, gen and epoch: his key is on two hosts, or he tells two stories."""
+
+    scope: str
+    first: Delta
+    second: Delta
+
+
 class ScopeSynced(msgspec.Struct, frozen=True):
     """How complete a scope is. ``lacking`` names what is mentioned and was not produced, and who mentioned it."""
 
@@ -200,6 +208,7 @@ Notice = (
     | FloorRaised
     | Compacted
     | Conflict
+    | Equivocation
     | ScopeSynced
     | Repaired
     | RepairFight

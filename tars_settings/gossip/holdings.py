@@ -25,9 +25,10 @@ from tars_settings.core.wire import claimed_digest
 from tars_settings.errors import MalformedError, RejectedError
 from tars_settings.gossip.chain import Chain
 from tars_settings.gossip.conflicts import Conflicts
-from tars_settings.gossip.effects import Effect, HeldBack, Merged, Persist, Rejected, Way
+from tars_settings.gossip.effects import Effect, Equivocation, HeldBack, Merged, Persist, Rejected, Way
 from tars_settings.gossip.floors import Floors
 from tars_settings.gossip.heads import Head, Heads
+from tars_settings.gossip.twins import Twins
 from tars_settings.gossip.waiting import Held, HeldStore, KnownBad, Standing
 from tars_settings.trust.document import TrustDocument
 from tars_settings.trust.validity import Verdict, judge, prove
@@ -43,6 +44,7 @@ class Holdings:
         self.floors = Floors()
         self.heads = Heads()
         self.conflicts = Conflicts()
+        self._twins = Twins()
         self.large: dict[tuple[str, str], dict[str, LargeRef]] = {}
         self.own_kid = own_kid
         self.signed_counter: dict[str, int] = {}
@@ -157,6 +159,9 @@ class Holdings:
         self._emit(Merged(delta, outcome.value, way))
         if outcome is Outcome.DUPLICATE:
             return
+        twin = self._twins.note(delta)
+        if twin is not None and way != "replica" and self.prove(twin) and self.prove(delta):
+            self._emit(Equivocation(delta.scope, twin, delta))
         for conflict in self.conflicts.note(delta, self.registers):
             if way != "replica":
                 self._emit(conflict)

@@ -281,18 +281,25 @@ class Writer:
         )
 
     def push_as_is(
-        self, scope: str, assign: tuple[Assignment, ...], *, reason: str = "", timeout_s: float = 10.0
+        self,
+        scope: str,
+        assign: tuple[Assignment, ...],
+        *,
+        reason: str = "",
+        by: str | None = None,
+        expect_epoch: int | None = None,
+        timeout_s: float = 10.0,
     ) -> Receipt:
         """Sign and publish assignments that were checked and encrypted before; they keep their ciphertexts.
 
-        For values that are to be signed anew: those of a lost key, and secrets under another key id.
+        For values that are to be signed anew: old ones, those of a lost key, and secrets under another key id.
 
         Raises:
-            NotGrantedError, NotSyncedError, EpochExhaustedError: the answer is no. Nothing was signed.
+            NotGrantedError, NotSyncedError, ConflictError, EpochExhaustedError: the answer is no. Nothing was signed.
             TooLargeError: it does not fit a delta; the message says which split would.
         """
         self.sync(scope)
-        return self._send(scope, assign, reason=reason, timeout_s=timeout_s)
+        return self._send(scope, assign, reason=reason, by=by, expect_epoch=expect_epoch, timeout_s=timeout_s)
 
     def _send(
         self, scope: str, assign: tuple[Assignment, ...], *, by: str | None = None, timeout_s: float, **said: Any
