@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from tars_settings.agent.audit import AuditTrail
+from tars_settings.agent.evidence import remembered_raws
 from tars_settings.agent.replays import Replays
 from tars_settings.core.records import AuditRow, HistoryRow, OutboxRow, Row, identity
 from tars_settings.core.session import (
@@ -433,11 +434,11 @@ class Agent:
         """Have a row of the record written with this burst."""
         self._note_rows((row,), ())
 
-    def history(self, scope: str, since: int = 0) -> tuple[bytes, ...]:
+    def history(self, scope: str) -> tuple[bytes, ...]:
         """Return the envelopes that the replica keeps besides what the registers hold; none where it can't be read."""
         self._store()
         try:
-            return tuple(row.raw for row in self._replica.history(scope, since))
+            return remembered_raws(self._replica, scope)
         except ReplicaError as error:
             self._note_unstored(error)
             return ()

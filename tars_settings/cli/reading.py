@@ -174,10 +174,22 @@ class Values:
             return MASK
         where = f"{register.delta.scope} {register.key}"
         value = self._opened(register)
+        self._noted(where)
+        return value
+
+    def plain(self, scope: str, key: str, value: Any, *, secret: bool) -> Any:
+        """Return a value that was decrypted before, as it may be shown."""
+        if not secret:
+            return value
+        if key not in self._reveal:
+            return MASK
+        self._noted(f"{scope} {key}")
+        return value
+
+    def _noted(self, where: str) -> None:
         if where not in self.revealed:
             self.revealed.append(where)
             self._note(where)
-        return value
 
     def _note(self, where: str) -> None:
         user = getpass.getuser()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Final
@@ -10,6 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from tars_settings.adapters.replica import SqliteReplica
+from tars_settings.agent.evidence import remembered_raws
 from tars_settings.agent.recorded import recorded
 from tars_settings.cli.common import CONNECT_WITHIN_S, Common
 from tars_settings.cli.founding import adopt_trust
@@ -21,6 +22,7 @@ from tars_settings.core.register import Register, effective
 from tars_settings.core.topics import Topics
 from tars_settings.errors import BrokerUnreachableError, NotGrantedError
 from tars_settings.gossip.effects import Loaded
+from tars_settings.gossip.peer import Peer
 from tars_settings.gossip.replicator import Replicator
 from tars_settings.sources.environment import Environment
 from tars_settings.writer import Writer
@@ -91,13 +93,29 @@ def known(
         ConfigurationError: fleet, keys or broker are not configured.
         ReplicaError: neither can be read.
     """
+    how = {"timeout_s": timeout_s, "peers": peers, "question": question}
+    (found,) = known_of(common, (scope,), offline=offline, **how)  # type: ignore[arg-type]
+    return found
+
+
+def known_of(
+    common: Common,
+    scopes: Sequence[str],
+    *,
+    offline: bool,
+    timeout_s: float,
+    peers: int = PEERS,
+    question: HistoryQuestion = EVERYTHING,
+) -> list[Known]:
+    """Return what is known of several scopes, as :func:`known`."""
     if not offline:
+        how = {"timeout_s": timeout_s, "peers": peers, "question": question}
         try:
             with connected(common) as writer:
-                return known_by(common, writer, scope, timeout_s=timeout_s, peers=peers, question=question)
+                return [known_by(common, writer, scope, **how) for scope in scopes]  # type: ignore[arg-type]
         except BrokerUnreachableError as error:
             common.out.note(f"{error}\nShown is what this host's replica remembers.")
-    return _by_replica(common.environment(), scope)
+    return _by_replica(common.environment(), scopes)
 
 
 def known_by(
@@ -127,17 +145,20 @@ def known_by(
     return Known(scope, reading, remembered)
 
 
-def _by_replica(environment: Environment, scope: str) -> Known:
+def _by_replica(environment: Environment, scopes: Sequence[str]) -> list[Known]:
     replica = SqliteReplica(environment.replica_path, create=False)
     try:
         rows = replica.load()
-        past = [row.raw for row in replica.history(scope)]
+        past = {scope: remembered_raws(replica, scope) for scope in scopes}
     finally:
         replica.close()
     topics = Topics(environment.prefix, environment.health_prefix)
     replicator = Replicator(topics, environment.root, nonce="0" * 32, random=lambda: 0.5)
     replicator.handle(Loaded(tuple(rows)), 0.0)
-    peer = replicator.peer
-    own = [one.raw for one in recorded(peer, scope, past)]
+    return [_known_offline(replicator.peer, scope, raws) for scope, raws in past.items()]
+
+
+def _known_offline(peer: Peer, scope: str, raws: Sequence[bytes]) -> Known:
+    own = [one.raw for one in recorded(peer, scope, raws)]
     remembered = verified(scope, {HERE: own}, peer.trust, peer.floors.mark(scope))
     return Known(scope, Reading(peer.trust, {scope: peer.registers.winners(scope)}, "replica"), remembered)

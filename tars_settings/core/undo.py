@@ -90,7 +90,12 @@ def pushes_of(changes: Iterable[Change], then: Iterable[Register]) -> tuple[tupl
     Within a push no key lies below another, so what is to stand below a key that is set as a whole comes after it, with
     all that stood there *then*; and a push has its limits.
     """
-    wanted = {one.key: _assignment(one.key, one.then) for one in changes}
+    return in_pushes({one.key: _assignment(one.key, one.then) for one in changes}, then)
+
+
+def in_pushes(items: Mapping[str, Assignment], then: Iterable[Register] = ()) -> tuple[tuple[Assignment, ...], ...]:
+    """Return assignments by key as the pushes that they need, as :func:`pushes_of` says."""
+    wanted = dict(items)
     wanted = {key: item for key, item in wanted.items() if not (item.unset and _above(key, wanted.__contains__))}
     for one in then:
         if one.key not in wanted and _above(one.key, wanted.__contains__):
