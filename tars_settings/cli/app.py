@@ -12,6 +12,7 @@ from tars_settings._version import __version__
 from tars_settings.cli import (
     compromise,
     conflicts,
+    diff,
     history,
     init,
     keys,
@@ -62,6 +63,7 @@ look.register(app)
 history.register(app)
 rollback.register(app)
 conflicts.register(app)
+diff.register(app)
 status.register(app)
 schema.register(app)
 demo.register(app)

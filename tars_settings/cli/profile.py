@@ -297,9 +297,8 @@ def _step(common: Common, writer: Writer, profile: Profile, scope: str) -> _Step
 
 
 def _announce(common: Common, name: str, steps: Sequence[_Step]) -> None:
-    for one in steps:
-        common.out.note(f"{one.scope}:")
-        common.out.table(change_table(one.changes, one.values, then=f"profile {name}"))
+    rows = [(one.scope, *row) for one in steps for row in change_table(one.changes, one.values, then="").rows]
+    common.out.table(Table(("scope", "key", "now", f"profile {name}"), tuple(rows)))
     if not steps:
         common.out.note(f"the fleet says what profile {name} says: nothing to push")
     elif sum(len(one.pushes) for one in steps) > 1:
