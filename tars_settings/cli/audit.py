@@ -6,7 +6,7 @@ from typing import Any
 
 from tars_settings.adapters.replica import SqliteReplica
 from tars_settings.cli.common import Common
-from tars_settings.cli.render import Table, rows_of
+from tars_settings.cli.render import Table, moment_text, rows_of
 from tars_settings.core.records import AuditRow, TrustRow
 from tars_settings.core.wire import claimed_digest
 from tars_settings.sources.stored import follow_all
@@ -43,7 +43,7 @@ def _concerns(row: AuditRow, target: str | None, key: str | None) -> bool:
 def _rows(found: list[AuditRow], trust: TrustDocument) -> list[tuple[object, ...]]:
     return [
         (
-            row.last[:19],
+            moment_text(row.last),
             row.event,
             row.count,
             row.place,

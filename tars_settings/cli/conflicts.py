@@ -14,7 +14,7 @@ from tars_settings.cli.history import writer_of
 from tars_settings.cli.look import OfflineOption, RevealOption, TimeoutOption
 from tars_settings.cli.reading import Values
 from tars_settings.cli.remembering import Known, PeersOption, known_of
-from tars_settings.cli.render import Table, rows_of, value_text
+from tars_settings.cli.render import Table, moment_text, rows_of, value_text
 from tars_settings.core.audit import CONFLICT
 from tars_settings.core.names import Scope
 from tars_settings.core.past import Entry
@@ -115,7 +115,7 @@ def _row(clash: Clash, entry: Entry, fate: str, values: Values) -> tuple[object,
     body, side = entry.delta.body, clash.side(entry)
     text = "(unset)" if side.assignment.unset else value_text(values.shown(side))
     writer = writer_of(clash.found, entry)
-    return (body.scope, clash.key, text, fate, entry.delta.stamp.epoch, writer, body.at[:19], body.reason)
+    return (body.scope, clash.key, text, fate, entry.delta.stamp.epoch, writer, moment_text(body.at), body.reason)
 
 
 def _told(clash: Clash, values: Values) -> dict[str, Any]:

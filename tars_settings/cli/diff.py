@@ -94,7 +94,7 @@ def _of_words(common: Common, words: Sequence[str], timeout_s: float, peers: int
     match words:
         case [scope, first] if first.isdecimal():
             found = known(common, str(Scope.parse(scope)), offline=False, timeout_s=timeout_s, peers=peers)
-            return Pair(_at_epoch(found, int(first)), _side(f"{found.scope} now", found.reading))
+            return Pair(_at_epoch(found, int(first)), _side("now", found.reading))
         case [scope, first, second] if first.isdecimal() and second.isdecimal():
             found = known(common, str(Scope.parse(scope)), offline=False, timeout_s=timeout_s, peers=peers)
             return Pair(_at_epoch(found, int(first)), _at_epoch(found, int(second)))
@@ -111,7 +111,7 @@ def _at_epoch(found: Known, epoch: int) -> Side:
     moment: Moment = found.past.after_epoch(epoch)
     unknown = frozenset((found.scope, one.key) for one in moment.missing)
     reading = Reading(found.reading.trust, {found.scope: moment.winners}, "broker", schemas=found.reading.schemas)
-    side = _side(f"{found.scope} after epoch {epoch}", reading)
+    side = _side(f"after epoch {epoch}", reading)
     return Side(side.name, {name: one for name, one in side.standing.items() if name not in unknown}, reading, unknown)
 
 

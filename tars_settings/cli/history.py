@@ -11,7 +11,7 @@ from tars_settings.cli.common import Common, command
 from tars_settings.cli.look import OfflineOption, RevealOption, TimeoutOption
 from tars_settings.cli.reading import Values
 from tars_settings.cli.remembering import Known, PeersOption, known
-from tars_settings.cli.render import Table, rows_of, value_text
+from tars_settings.cli.render import Table, moment_text, rows_of, value_text
 from tars_settings.core.delta import Assignment
 from tars_settings.core.names import Scope, check_key, overlap
 from tars_settings.core.past import Entry
@@ -104,7 +104,7 @@ def _table(found: Known, shown: list[tuple[Entry, list[tuple[Register, Any]]]]) 
     rows = [
         (
             _epoch(found, one),
-            one.delta.body.at[:19],
+            moment_text(one.delta.body.at),
             writer_of(found, one),
             "\n".join(assigned_text(register.assignment, value) for register, value in assigned),
             one.delta.body.reason,

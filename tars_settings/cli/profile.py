@@ -16,7 +16,7 @@ from tars_settings.cli.push import ReasonOption, WaitOption
 from tars_settings.cli.ratify import YesOption, confirmed
 from tars_settings.cli.reading import Reading, Values, spoken_for
 from tars_settings.cli.remembering import connected
-from tars_settings.cli.render import Table, rows_of, value_text
+from tars_settings.cli.render import Table, moment_text, rows_of, value_text
 from tars_settings.cli.undoing import (
     Push,
     carry_out,
@@ -150,7 +150,7 @@ def list_profiles(common: Common, timeout_s: TimeoutOption = 5.0) -> int:
     common.out.document({"profiles": told})
     columns = ("name", "services", "values", "writer", "at", "reason")
     rows = [
-        (one["name"], "\n".join(one["services"]), one["values"], one["writer"], one["at"][:19], one["reason"])
+        (one["name"], "\n".join(one["services"]), one["values"], one["writer"], moment_text(one["at"]), one["reason"])
         for one in told
     ]
     common.out.table(Table(columns, rows_of(rows)))

@@ -111,6 +111,22 @@ def test_a_question_left_on_the_broker_is_refused(memory: InMemory, started: Sta
     assert counters["answers"] == 0
 
 
+def test_a_question_nobody_trusted_signed_is_refused(memory: InMemory, started: Started) -> None:
+    live = started()
+    counters, agent = live._agent.counters, live._agent
+    topic = agent.replicator.topics.format(QuestionTopic(SCOPE))
+    fleet = memory.writer.environment.fleet_id
+    stranger = ALICE.sign("question", fleet, encode(question()))
+    signer = memory.writer._signer
+    assert signer is not None
+    forged = signer.sign("question", fleet, encode(question())).replace(b'"limit":10', b'"limit":99')
+    for payload in (stranger, forged, b"", b"{garbage"):
+        agent.call(lambda payload=payload: agent._take([Received(topic, payload, False)]))  # type: ignore[misc]
+    reasons = ("unknown-writer", "bad-signature", "malformed")
+    eventually(lambda: [counters[f"rejected {reason}"] for reason in reasons] == [1, 1, 1])
+    assert not live._follower.answering._nonces, "a nonce that a stranger saw is not used up"
+
+
 def test_those_who_are_not_named_keep_silent(memory: InMemory, started: Started) -> None:
     first, second = started(), started(name="pi-4")
     found = list(memory.writer.ask(SCOPE, HistoryQuestion(1), to=(f"{SCOPE}@pi-4",)))
