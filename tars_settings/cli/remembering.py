@@ -20,7 +20,7 @@ from tars_settings.core.past import Entry, Past
 from tars_settings.core.question import MAX_HISTORY, HistoryQuestion
 from tars_settings.core.register import Register, effective
 from tars_settings.core.topics import Topics
-from tars_settings.errors import BrokerUnreachableError, NotGrantedError
+from tars_settings.errors import BrokerUnreachableError, KeyFileError, NotGrantedError
 from tars_settings.gossip.effects import Loaded
 from tars_settings.gossip.peer import Peer
 from tars_settings.gossip.replicator import Replicator
@@ -73,9 +73,20 @@ def connected(common: Common, *, may_push: bool = False) -> Iterator[Writer]:
     """Yield a writer on the broker: with its key where there is one, so that it may ask; *may_push* needs one."""
     environment = common.environment()
     adopt_trust(environment)
-    read_only = environment.writer_key_file is None and not may_push
+    read_only = not may_push and not _has_key(common, environment)
     with Writer(read_only=read_only, connect_within_s=CONNECT_WITHIN_S, **common.given()) as writer:
         yield writer
+
+
+def _has_key(common: Common, environment: Environment) -> bool:
+    if environment.writer_key_file is None:
+        return False
+    try:
+        environment.writer_key()
+    except KeyFileError as error:
+        common.out.note(f"the writer's key can't be used: {error}")  # looking needs none
+        return False
+    return True
 
 
 def known(
@@ -129,8 +140,8 @@ def known_by(
 ) -> Known:
     """Return what this host, the broker and *peers* live workers know of a scope."""
     state = writer.sync(scope, timeout_s)
-    if peers and common.environment().writer_key_file is None:
-        common.out.note("no worker was asked: a question is signed, and no writer's key is here")
+    if peers and not writer.has_key:
+        common.out.note("no worker was asked: a question is signed, and there is no writer's key to sign it with")
         peers = 0
     try:
         remembered = remember(writer, scope, question, peers=peers)

@@ -112,6 +112,11 @@ class Writer:
         return self._agent.replicator.peer.trust
 
     @property
+    def has_key(self) -> bool:
+        """Whether it holds a writer's key, so that it may push and ask."""
+        return self._signer is not None
+
+    @property
     def agent(self) -> Agent:
         """The thread behind it."""
         return self._agent
