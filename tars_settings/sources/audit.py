@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from datetime import datetime, timezone
 
-from tars_settings.adapters.replica import SqliteReplica
 from tars_settings.core.records import AuditRow
 from tars_settings.errors import ReplicaError, StateDirError
 from tars_settings.sources.environment import Environment
@@ -23,6 +22,8 @@ def note_audit(
     stamp = now.date().isoformat() if daily else now.isoformat(timespec="microseconds")
     if not os.path.lexists(environment.replica_path):
         return False
+    from tars_settings.adapters.replica import SqliteReplica  # noqa: PLC0415 - a start imports no sqlite3
+
     replica = SqliteReplica(environment.replica_path)
     try:
         replica.apply([AuditRow(event, f"{name} {stamp}", at, at, 1, place=place, detail=detail)])
