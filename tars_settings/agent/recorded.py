@@ -18,19 +18,19 @@ MAX_TOLD_BYTES: Final = 1024 * 1024
 
 def tell_history(agent: Agent, body: QuestionBody, asked: HistoryQuestion) -> tuple[Sequence[bytes], bool]:
     """Return the envelopes that a history question asks for, newest first, and whether there are more of them."""
-    found = [
-        one for one in recorded(agent.replicator.peer, body.scope, agent.history(body.scope)) if _is_asked(one, asked)
-    ]
-    told = _fitting(found[: asked.limit])
+    peer = agent.replicator.peer
+    found = [one for one in recorded(peer, body.scope, agent.history(body.scope)) if _is_asked(one, asked)]
+    # Proven only now: what was read on the word of an index may be ten thousand deltas.
+    told = [one.raw for one in _fitting(found[: asked.limit]) if peer.prove(one)]
     return told, len(found) > len(told)
 
 
 def recorded(peer: Peer, scope: str, past: Sequence[bytes]) -> list[Delta]:
     """Return the deltas of a scope that a peer remembers, newest first: those that it holds, and those in *past*.
 
-    Of those that it holds the signatures were checked; of others whoever reads them checks them.
+    Signatures are checked by whoever reads them.
     """
-    held = {one.stamp.digest: one for one in peer.registers.deltas(scope) if peer.prove(one)}
+    held = {one.stamp.digest: one for one in peer.registers.deltas(scope)}
     gone = {one.stamp.digest: one for one in _parsed(past, peer.fleet) if one.scope == scope}
     return sorted({**gone, **held}.values(), key=lambda one: one.stamp, reverse=True)
 
@@ -43,9 +43,9 @@ def _parsed(raws: Sequence[bytes], fleet: str) -> Iterator[Delta]:
             continue  # the disk flips bits
 
 
-def _fitting(deltas: Sequence[Delta]) -> list[bytes]:
+def _fitting(deltas: Sequence[Delta]) -> list[Delta]:
     sizes = accumulate(len(one.raw) for one in deltas)
-    return [one.raw for one, size in zip(deltas, sizes, strict=True) if size <= MAX_TOLD_BYTES]
+    return [one for one, size in zip(deltas, sizes, strict=True) if size <= MAX_TOLD_BYTES]
 
 
 def _is_asked(delta: Delta, asked: HistoryQuestion) -> bool:

@@ -140,6 +140,8 @@ def known_by(
 ) -> Known:
     """Return what this host, the broker and *peers* live workers know of a scope."""
     state = writer.sync(scope, timeout_s)
+    if state != "ready":
+        common.out.note(f"{scope} could not be caught up with ({state}): something may be missing")
     if peers and not writer.has_key:
         common.out.note("no worker was asked: a question is signed, and there is no writer's key to sign it with")
         peers = 0

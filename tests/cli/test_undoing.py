@@ -8,10 +8,12 @@ import pytest
 
 from tars_settings.cli.common import INTERRUPTED, Common
 from tars_settings.cli.render import Output
-from tars_settings.cli.undoing import Push, carry_out
-from tars_settings.core.delta import Assignment
-from tars_settings.errors import NotGrantedError
+from tars_settings.cli.undoing import Push, carry_out, check_unchanged, check_values
+from tars_settings.core.delta import Assignment, Ciphertext, Delta
+from tars_settings.core.register import Register, Registers
+from tars_settings.errors import ConflictError, InvalidValueError, NotGrantedError, SecretKeyMissingError
 from tars_settings.writer import Receipt, Report
+from tests.fleets import ALICE, SCOPE, delta, set_, unset
 
 
 class Pushes:
@@ -49,6 +51,36 @@ def test_the_first_that_does_not_get_through_ends_it(
     assert "pushed: a" in told
     assert "not pushed: " in told
     assert told.rstrip().endswith("c")
+
+
+def held(*deltas: Delta) -> dict[str, Register]:
+    registers = Registers()
+    for one in deltas:
+        registers.offer(one)
+    return registers.winners(SCOPE)
+
+
+def test_a_scope_that_changed_meanwhile_is_not_pushed_to() -> None:
+    writer: Any = Pushes()
+    writer.view = lambda _: held(delta(ALICE, 1), delta(ALICE, 2))
+    check_unchanged(writer, SCOPE, held(delta(ALICE, 1), delta(ALICE, 2)))
+    for seen in (held(delta(ALICE, 1)), held(), held(delta(ALICE, 1), delta(ALICE, 2), delta(ALICE, 3, set_("b")))):
+        with pytest.raises(ConflictError, match="changed while you looked"):
+            check_unchanged(writer, SCOPE, seen)
+
+
+def test_an_old_value_that_no_schema_in_use_allows_is_refused() -> None:
+    schema = b'{"properties":{"vad":{"type":"number","maximum":1},"name":{"type":"string"}}}'
+    check_values([set_("vad", 0.5), unset("name")], [schema], [])
+    with pytest.raises(InvalidValueError, match="vad"):
+        check_values([set_("vad", 7), set_("name", "x")], [schema], [])
+
+
+def test_a_ciphertext_under_a_key_that_is_not_here_is_refused() -> None:
+    item = Assignment("s", secret=Ciphertext("aes256gcm", "k1", b"x" * 30))
+    check_values([item], [], ["k1", "k2"])
+    with pytest.raises(SecretKeyMissingError, match=r"s \(k1\)"):
+        check_values([item], [], ["k2"])
 
 
 def test_all_that_get_through_are_told(capsys: pytest.CaptureFixture[str]) -> None:
