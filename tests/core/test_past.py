@@ -148,6 +148,16 @@ def test_going_back_to_a_whole_model_sets_again_what_stood_over_it() -> None:
     assert story.carry_out(plan.pushes) == {"audio": {"gain": 1}, "audio.gain": 2}
 
 
+def test_what_stands_over_a_whole_model_unchanged_is_set_again_after_it() -> None:
+    story = Story()
+    for gain in (1, 7):
+        story.push(set_("audio", {"gain": gain}))
+        story.push(set_("audio.gain", 2))
+    plan = back_to(story.now, story.past().after_epoch(2))
+    assert [one.key for one in plan.changes] == ["audio"]
+    assert story.carry_out(plan.pushes) == {"audio": {"gain": 1}, "audio.gain": 2}
+
+
 def test_many_keys_go_into_as_many_pushes_as_they_need() -> None:
     story = Story()
     for first in range(0, 150, 50):

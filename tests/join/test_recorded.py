@@ -17,7 +17,7 @@ from tars_settings.core.audit import CONFLICT, EQUIVOCATION, REJECTED, REPAIR_FI
 from tars_settings.core.question import HistoryQuestion
 from tars_settings.core.records import AuditRow
 from tars_settings.core.session import Received
-from tars_settings.gossip.effects import Notice, Rejected, RepairFight, TrustQuarrel
+from tars_settings.gossip.effects import Notice, Rejected, RepairFight, TrustChanged, TrustQuarrel
 from tars_settings.gossip.peer import Peer
 from tars_settings.join import Live
 from tars_settings.sources.audit import note_audit
@@ -103,7 +103,8 @@ class Trail:
 
     def __init__(self) -> None:
         self.rows: list[AuditRow] = []
-        self.trail = AuditTrail(Peer(TOPICS, ROOT.public, lambda _: None), self.rows.append, SystemClock().wall, "run")
+        self.peer = Peer(TOPICS, ROOT.public, lambda _: None)
+        self.trail = AuditTrail(self.peer, self.rows.append, SystemClock().wall, "run")
 
     def bursts(self, count: int, notice: Notice, *, now_s: float = 1.0) -> None:
         for _ in range(count):
@@ -136,6 +137,16 @@ def test_a_flood_of_kinds_is_bounded() -> None:
         one.bursts(1, RepairFight(f"t{n}", "o"))
     assert len(one.rows) == MAX_COUNTED
     assert {row.event for row in one.rows} == {REPAIR_FIGHT}
+
+
+def test_trust_that_is_loaded_was_noted_when_it_came() -> None:
+    one = Trail()
+    one.peer.adopt_trust(document())
+    changed = TrustChanged(1, 1, 0)
+    one.trail.on_burst([changed], 1.0, loading=True)
+    assert one.rows == []
+    one.trail.on_burst([changed], 1.0)
+    assert [(row.event, row.place) for row in one.rows] == [(TRUST, "_trust/1")]
 
 
 def test_a_topic_that_steers_terminals_is_noted_as_escapes() -> None:
