@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from tars_settings.core.records import Row
+from tars_settings.core.records import AuditRow, HistoryRow, Row
 from tars_settings.core.session import Publish, SessionEvent, Subscribe, Unsubscribe
 
 
@@ -67,6 +67,20 @@ class ReplicaStore(Protocol):
 
         Raises:
             ReplicaError: nothing was changed.
+        """
+
+    def history(self, scope: str, since: int = 0) -> Sequence[HistoryRow]:
+        """Return what is kept of a scope's past besides its DeltaRows, of epochs above *since*, newest first.
+
+        Raises:
+            ReplicaError: as load.
+        """
+
+    def audit(self) -> Sequence[AuditRow]:
+        """Return the audit trail, in no order.
+
+        Raises:
+            ReplicaError: as load.
         """
 
     def close(self) -> None:

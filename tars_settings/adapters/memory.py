@@ -11,9 +11,11 @@ from typing import Final, Literal
 from weakref import WeakValueDictionary
 
 from tars_settings.core.records import (
+    AuditRow,
     DeltaRow,
     FloorRow,
     FloorSegmentRow,
+    HistoryRow,
     IndexRow,
     MarkRow,
     OutboxRow,
@@ -284,8 +286,18 @@ class MemoryReplica:
         trust = sorted(
             (row for row in self.rows.values() if isinstance(row, TrustRow)), key=lambda row: (row.version, row.digest)
         )
-        others = [row for row in self.rows.values() if not isinstance(row, TrustRow)]
+        others = [row for row in self.rows.values() if not isinstance(row, TrustRow | HistoryRow | AuditRow)]
         return [*trust, *(row for row in others if wanted is None or row.scope in wanted)]
+
+    def history(self, scope: str, since: int = 0) -> Sequence[HistoryRow]:
+        """Return what is kept of a scope's past, newest first."""
+        found = [row for row in self.rows.values() if isinstance(row, HistoryRow)]
+        kept = [row for row in found if row.scope == scope and row.epoch > since]
+        return sorted(kept, key=lambda row: (row.gen, row.epoch, row.kid, row.digest), reverse=True)
+
+    def audit(self) -> Sequence[AuditRow]:
+        """Return the audit trail."""
+        return [row for row in self.rows.values() if isinstance(row, AuditRow)]
 
     def apply(self, put: Sequence[Row], drop: Sequence[Row] = (), *, durable: bool = True) -> None:  # noqa: ARG002 (the port's)
         """Put and drop rows."""
@@ -312,6 +324,10 @@ def _identity(row: Row) -> tuple[object, ...]:
             return (type(row), row.scope, row.kid)
         case FloorSegmentRow():
             return (FloorSegmentRow, row.scope, row.hash)
+        case HistoryRow():
+            return (HistoryRow, row.scope, row.digest)
+        case AuditRow():
+            return (AuditRow, row.event, row.name)
         case SegmentRow():
             return (SegmentRow, row.scope, row.kid, row.n)
 
@@ -324,6 +340,8 @@ def _rank(row: Row) -> tuple[int, int, bytes]:
             return (row.gen, row.epoch, row.digest)
         case MarkRow():
             return (row.gen, row.epoch, b"")
+        case AuditRow():
+            return (0, row.count, b"")
         case _:
             return (0, 0, b"")
 

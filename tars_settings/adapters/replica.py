@@ -12,25 +12,28 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from tars_settings.adapters.statedir import check_dir, check_file, private_dir, private_file, set_aside
-from tars_settings.core.records import (
-    DeltaRow,
-    FloorRow,
-    FloorSegmentRow,
-    IndexRow,
-    MarkRow,
-    OutboxRow,
-    Row,
-    SegmentRow,
-    TrustRow,
+from tars_settings.adapters.tables import (
+    MAX_AUDIT_ROWS,
+    MAX_EVIDENCE_ROWS,
+    MAX_HISTORY_BYTES,
+    MAX_HISTORY_ROWS,
+    OLDEST_HISTORY,
+    PRUNE_AUDIT,
+    PRUNE_HISTORY,
+    READ_HISTORY,
+    SLACK_ROWS,
+    TABLES,
+    Table,
 )
+from tars_settings.core.audit import WITH_EVIDENCE
+from tars_settings.core.records import AuditRow, HistoryRow, Row
 from tars_settings.errors import ReplicaError, StateDirError
 
 _log: Final = logging.getLogger("tars_settings.replica")
@@ -40,86 +43,10 @@ SCHEMA_VERSION: Final = 1
 _PLAUSIBLE_VERSION: Final = 1000
 _BUSY_S: Final = 2.0
 _FULL, _NORMAL = 2, 1
+_REQUIRED: Final = frozenset(table.name for table in TABLES.values() if not table.added)
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class _Table:
-    """How one kind of row is kept: one for each ``key``, of which the greatest by ``rank`` stays."""
-
-    name: str
-    columns: Mapping[str, str]
-    key: tuple[str, ...]
-    rank: tuple[str, ...] = ()
-    order: str = ""
-
-    def create(self) -> str:
-        columns = ", ".join(f"{name} {kind} NOT NULL" for name, kind in self.columns.items())
-        return f"CREATE TABLE IF NOT EXISTS {self.name} ({columns}, PRIMARY KEY ({', '.join(self.key)}))"
-
-    def put(self) -> str:
-        # One statement, so that no other process gets between reading and writing. Equal rows are written again: the
-        # held bytes may be damaged, and the arriving ones were verified.
-        values = ", ".join("?" * len(self.columns))
-        update = ", ".join(f"{name} = excluded.{name}" for name in self.columns)
-        return (
-            f"INSERT INTO {self.name} VALUES ({values})"  # noqa: S608 (our own constants, as below)
-            f" ON CONFLICT ({', '.join(self.key)}) DO UPDATE SET {update} WHERE {self._guard()}"
-        )
-
-    def _guard(self) -> str:
-        arriving = ", ".join(f"excluded.{name}" for name in self.rank)
-        held = ", ".join(f"{self.name}.{name}" for name in self.rank)
-        return f"({arriving}) >= ({held})" if self.rank else "TRUE"
-
-    def drop(self) -> str:
-        matched = " AND ".join(f"{name} = ?" for name in self.identity())
-        return f"DELETE FROM {self.name} WHERE {matched}"  # noqa: S608
-
-    def identity(self) -> tuple[str, ...]:
-        """Return what names a row when it is dropped: with its rank, so that a newer one stays."""
-        return self.key + self.rank
-
-    def select(self) -> str:
-        return f"SELECT {', '.join(self.columns)} FROM {self.name}"  # noqa: S608
-
-
-_TEXT, _INT, _BYTES = "TEXT", "INTEGER", "BLOB"
-_PYTHON: Final[Mapping[str, type]] = MappingProxyType({_TEXT: str, _INT: int, _BYTES: bytes})
-
-_TABLES: Final[Mapping[type[Any], _Table]] = MappingProxyType(
-    {
-        TrustRow: _Table(
-            "trust",
-            {"version": _INT, "digest": _BYTES, "raw": _BYTES},
-            ("version", "digest"),
-            order=" ORDER BY version, digest",
-        ),
-        DeltaRow: _Table("deltas", {"scope": _TEXT, "digest": _BYTES, "raw": _BYTES}, ("digest",)),
-        IndexRow: _Table(
-            "heads",
-            {"scope": _TEXT, "kid": _TEXT, "counter": _INT, "digest": _BYTES, "raw": _BYTES},
-            ("scope", "kid"),
-            rank=("counter", "digest"),
-        ),
-        SegmentRow: _Table("segments", {"scope": _TEXT, "kid": _TEXT, "n": _INT, "raw": _BYTES}, ("scope", "kid", "n")),
-        FloorRow: _Table(
-            "floors",
-            {"scope": _TEXT, "kid": _TEXT, "gen": _INT, "epoch": _INT, "digest": _BYTES, "raw": _BYTES},
-            ("scope", "kid"),
-            rank=("gen", "epoch", "digest"),
-        ),
-        FloorSegmentRow: _Table("floor_parts", {"scope": _TEXT, "hash": _TEXT, "raw": _BYTES}, ("scope", "hash")),
-        MarkRow: _Table(
-            "marks",
-            {"scope": _TEXT, "kid": _TEXT, "gen": _INT, "epoch": _INT},
-            ("scope", "kid"),
-            rank=("gen", "epoch"),
-        ),
-        OutboxRow: _Table("outbox", {"scope": _TEXT, "digest": _BYTES, "raw": _BYTES}, ("digest",)),
-    }
-)
+RecordT = TypeVar("RecordT", HistoryRow, AuditRow)
 
 
 def has_wal_fix(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> bool:
@@ -149,6 +76,9 @@ class SqliteReplica:
         self._lock = threading.RLock()
         self._opened: tuple[int, int, int] = (0, 0, 0)
         self._synchronous = _FULL
+        self._is_whole = False
+        self._oldest: dict[str, tuple[int, int, str, bytes]] = {}
+        self._slack: dict[tuple[type[Row], str], int] = {}
 
     def __repr__(self) -> str:
         return f"<SqliteReplica {self._path}>"
@@ -186,12 +116,72 @@ class SqliteReplica:
             _set_synchronous(connection, level)
             self._synchronous = level
         with _transaction(connection):
+            if not self._is_whole:
+                _create_added(connection)
             for row in put:
-                table = _TABLES[type(row)]
-                connection.execute(table.put(), [getattr(row, name) for name in table.columns])
+                if not self._is_pruned(row):
+                    table = TABLES[type(row)]
+                    connection.execute(table.put(), [getattr(row, name) for name in table.columns])
             for row in drop:
-                table = _TABLES[type(row)]
+                table = TABLES[type(row)]
                 connection.execute(table.drop(), [getattr(row, name) for name in table.identity()])
+            self._prune(connection, put)
+        self._is_whole = True
+
+    # --- the record: nothing rests on it -----------------------------------------------------------------------------
+
+    def _is_pruned(self, row: Row) -> bool:
+        """Return whether a row is older than all that is kept: putting it would only wear the disk."""
+        if not isinstance(row, HistoryRow) or row.scope not in self._oldest:
+            return False
+        return (row.gen, row.epoch, row.kid, row.digest) <= self._oldest[row.scope]
+
+    def _prune(self, connection: sqlite3.Connection, put: Sequence[Row]) -> None:
+        """Delete what is beyond the bounds, once in a while."""
+        written = Counter(_part(row) for row in put if isinstance(row, HistoryRow | AuditRow))
+        for part, rows in written.items():
+            self._slack[part] = self._slack.get(part, 0) - rows
+            if self._slack[part] <= 0:
+                self._slack[part] = SLACK_ROWS
+                self._prune_part(connection, *part)
+
+    def _prune_part(self, connection: sqlite3.Connection, kind: type[Row], of: str) -> None:
+        if kind is AuditRow:
+            most = MAX_EVIDENCE_ROWS if of in WITH_EVIDENCE else MAX_AUDIT_ROWS
+            connection.execute(PRUNE_AUDIT, (of, of, most))
+            return
+        oldest = connection.execute(OLDEST_HISTORY, (of, MAX_HISTORY_ROWS, MAX_HISTORY_BYTES)).fetchone()
+        if oldest is not None:
+            connection.execute(PRUNE_HISTORY, (of, *oldest))
+            self._oldest[of] = oldest
+
+    def history(self, scope: str, since: int = 0) -> Sequence[HistoryRow]:
+        """Return what is kept of a scope's past besides its DeltaRows, of epochs above *since*, newest first.
+
+        Raises:
+            ReplicaError: as :meth:`load`.
+        """
+        return self._recorded(HistoryRow, READ_HISTORY, (scope, since))
+
+    def audit(self) -> Sequence[AuditRow]:
+        """Return the audit trail, in no order.
+
+        Raises:
+            ReplicaError: as :meth:`load`.
+        """
+        return self._recorded(AuditRow, "", ())
+
+    def _recorded(self, kind: type[RecordT], where: str, values: tuple[Any, ...]) -> list[RecordT]:
+        table = TABLES[kind]
+        with self._lock:
+            try:
+                connection = self._current(create=False)
+                if connection is None or table.name not in _schema(connection)[1]:
+                    return []
+                rows = self._careful(lambda: connection.execute(table.select() + where, values).fetchall())
+            except _BuriedError:
+                return []
+        return [kind(*values) for values in rows if tuple(map(type, values)) == table.types()]
 
     def close(self) -> None:
         """Close it; harmless twice. The next use opens it again."""
@@ -213,6 +203,9 @@ class SqliteReplica:
             self._connection = self._careful(lambda: self._open(create=create))
             self._opened = _mark_of(self._path)
             self._synchronous = _FULL
+            self._is_whole = False
+            self._oldest.clear()
+            self._slack.clear()
         return self._connection
 
     def _open(self, *, create: bool) -> sqlite3.Connection | None:
@@ -251,7 +244,7 @@ class SqliteReplica:
                     connection.close()
                     return None
                 _create_schema(connection)
-            elif version > SCHEMA_VERSION or not {table.name for table in _TABLES.values()} <= tables:
+            elif version > SCHEMA_VERSION or not tables.issuperset(_REQUIRED):
                 raise sqlite3.DatabaseError("tables or version are not ours")
         except BaseException:
             connection.close()
@@ -320,6 +313,11 @@ _inherited: Final[list[sqlite3.Connection]] = []
 """Connections of a parent process, kept so that the collector does not close them either."""
 
 
+def _part(row: HistoryRow | AuditRow) -> tuple[type[Row], str]:
+    """Return what has a bound of its own: the history of a scope, the entries of one event."""
+    return (HistoryRow, row.scope) if isinstance(row, HistoryRow) else (AuditRow, row.event)
+
+
 def _mark_of(path: Path) -> tuple[int, int, int]:
     """Return what tells this file in this process from another one of the same name."""
     try:
@@ -362,11 +360,18 @@ def _schema(connection: sqlite3.Connection) -> tuple[int, set[str]]:
     return version, tables
 
 
+def _create_added(connection: sqlite3.Connection) -> None:
+    """Make, in a file of an older release, the tables that it lacks; that release passes over them."""
+    for table in TABLES.values():
+        if table.added:
+            connection.execute(table.create())
+
+
 def _create_schema(connection: sqlite3.Connection) -> None:
     # Decided for new files only: a file that others have open is never switched.
     connection.execute(f"PRAGMA journal_mode = {'WAL' if has_wal_fix() else 'DELETE'}")
     with _transaction(connection):
-        for table in _TABLES.values():
+        for table in TABLES.values():
             connection.execute(table.create())
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
@@ -386,8 +391,10 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 def _rows(connection: sqlite3.Connection, scopes: list[str] | None) -> Iterator[Row]:
     malformed = 0
     with _reading(connection):
-        for kind, table in _TABLES.items():
-            types = tuple(_PYTHON[declared] for declared in table.columns.values())
+        for kind, table in TABLES.items():
+            if not table.state:
+                continue
+            types = table.types()
             for values in _select(connection, table, scopes):
                 if tuple(map(type, values)) == types:
                     yield kind(**dict(zip(table.columns, values, strict=True)))
@@ -408,7 +415,7 @@ def _reading(connection: sqlite3.Connection) -> Iterator[None]:
             connection.execute("ROLLBACK")
 
 
-def _select(connection: sqlite3.Connection, table: _Table, scopes: list[str] | None) -> Iterator[tuple[Any, ...]]:
+def _select(connection: sqlite3.Connection, table: Table, scopes: list[str] | None) -> Iterator[tuple[Any, ...]]:
     if scopes is None or "scope" not in table.columns:
         yield from connection.execute(table.select() + table.order)
         return

@@ -19,8 +19,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
+from tars_settings.agent.audit import AuditTrail
+from tars_settings.agent.evidence import remembered_raws
 from tars_settings.agent.replays import Replays
-from tars_settings.core.records import OutboxRow, Row, identity
+from tars_settings.core.records import AuditRow, HistoryRow, OutboxRow, Row, identity
 from tars_settings.core.session import (
     Publish,
     Received,
@@ -106,6 +108,7 @@ class Agent:
         marker = replicator.marker_topic
         self._replays = Replays(lambda payload: self.publish(marker, payload, retain=False))
         self._notices: list[Notice] = []
+        self._audit = AuditTrail(replicator.peer, self.record, clock.wall, clock.token(4).hex())
         # What waits to be written, by identity: True to put the row, False to drop it. The last word on a row counts.
         self._unwritten: dict[tuple[Any, ...], tuple[Row, bool]] = {}
         self._stopping = False
@@ -218,6 +221,14 @@ class Agent:
             self._replays.expect(ref, on_replayed)
         self._send(Subscribe(ref, filters, qos=1, replay=True))
 
+    def unsubscribe(self, filters: tuple[str, ...]) -> None:
+        """Unsubscribe from what :meth:`subscribe` subscribed to."""
+        self._send(Unsubscribe(filters))
+
+    def note(self, notice: Notice) -> None:
+        """Have something told to the listeners with the rest of this burst: what the replicator does not see."""
+        self._notices.append(notice)
+
     def set_will(self, topic: str, payload: bytes) -> None:
         """Set the last will of sessions to come, unless there is one."""
         if self._transport is not None and not self._has_will:
@@ -234,7 +245,7 @@ class Agent:
             self._note_unstored(error)
             rows = ()
         self.feed(Loaded(rows))
-        self._finish_burst()
+        self._finish_burst(loading=True)
 
     def _run(self) -> None:
         try:
@@ -430,6 +441,21 @@ class Agent:
         for listener in tuple(self._listeners):
             listener.on_session(event)
 
+    # --- the record --------------------------------------------------------------------------------------------------
+
+    def record(self, row: HistoryRow | AuditRow) -> None:
+        """Have a row of the record written with this burst."""
+        self._note_rows((row,), ())
+
+    def history(self, scope: str) -> tuple[bytes, ...]:
+        """Return the envelopes that the replica keeps besides what the registers hold; none where it can't be read."""
+        self._store()
+        try:
+            return remembered_raws(self._replica, scope)
+        except ReplicaError as error:
+            self._note_unstored(error)
+            return ()
+
     # --- effects -----------------------------------------------------------------------------------------------------
 
     def _carry_out(self, effects: Sequence[Effect]) -> None:
@@ -480,13 +506,14 @@ class Agent:
         self.unstored = str(error)
         self.counters["unstored"] += 1
 
-    def _finish_burst(self) -> None:
+    def _finish_burst(self, *, loading: bool = False) -> None:
         notices, self._notices = self._notices, []
         for notice in notices:
             self._count(notice)
         if notices:
             for listener in tuple(self._listeners):
                 listener.on_burst(notices)
+            self._audit.on_burst(notices, self.clock.now_s(), loading=loading)
         self._store()
 
     def _count(self, notice: Notice) -> None:
@@ -515,6 +542,7 @@ class Agent:
             if self._transport.fileno() >= 0:
                 self._transport.write()
             self._transport.close()
+        self._audit.flush()
         self._store()
         self._replica.close()
         self._selector.close()

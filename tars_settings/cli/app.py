@@ -9,7 +9,23 @@ from typing import Annotated
 import typer
 
 from tars_settings._version import __version__
-from tars_settings.cli import compromise, init, keys, look, passphrase, push, rootkeys, schema, settle, status
+from tars_settings.cli import (
+    compromise,
+    conflicts,
+    diff,
+    history,
+    init,
+    keys,
+    look,
+    passphrase,
+    profile,
+    push,
+    rollback,
+    rootkeys,
+    schema,
+    settle,
+    status,
+)
 from tars_settings.cli.demo import command as demo
 
 app = typer.Typer(
@@ -46,6 +62,10 @@ init.register(app)
 push.register(app)
 settle.register(app)
 look.register(app)
+history.register(app)
+rollback.register(app)
+conflicts.register(app)
+diff.register(app)
 status.register(app)
 schema.register(app)
 demo.register(app)
@@ -58,6 +78,10 @@ rootkeys.register(_roots)
 passphrase.register(_keys)
 _keys.add_typer(_roots, name="root")
 app.add_typer(_keys, name="keys")
+
+_profiles = typer.Typer(help="Named sets of values across services.", no_args_is_help=True)
+profile.register(_profiles)
+app.add_typer(_profiles, name="profile")
 
 
 def run() -> int:

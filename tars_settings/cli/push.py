@@ -142,7 +142,9 @@ def push(
         options |= _trial(revert_after)
         return _carry_out(common, write, _Wait(wait, timeout_s, cosign))
     if cosign is not None:
-        raise UsageError("a --canary is several pushes, each of which would need consent: have one to the service cosigned")
+        raise UsageError(
+            "a --canary is several pushes, each of which would need consent: have one to the service cosigned"
+        )
     if not wait or expect_epoch is not None:
         raise UsageError("--canary waits, and pushes to other scopes: leave --no-wait and --expect-epoch out")
     how: dict[str, Any] = {"promote": bool(promote), "timeout_s": timeout_s}

@@ -14,11 +14,13 @@ from tars_settings.cli.common import CONNECT_WITHIN_S, Common
 from tars_settings.cli.founding import adopt_trust
 from tars_settings.cli.render import MASK
 from tars_settings.cli.tried import now, used_now
+from tars_settings.core.audit import REVEALED
 from tars_settings.core.names import ALL, Scope
 from tars_settings.core.records import DeltaRow, TrustRow
 from tars_settings.core.register import Register, Registers
 from tars_settings.errors import BrokerUnreachableError, DecryptionError, RejectedError
 from tars_settings.schema import is_secret
+from tars_settings.sources.audit import note_audit
 from tars_settings.sources.environment import Environment
 from tars_settings.sources.fold import lay, standing, take_away
 from tars_settings.sources.stored import follow_all
@@ -157,11 +159,12 @@ def _offer(registers: Registers, raw: bytes, trust: TrustDocument) -> None:
 class Values:
     """Values of registers as they may be shown: secrets masked, unless their key was asked for by name.
 
-    A revealed value leaves a line in the log ``tars_settings.audit``, which names it and who asked.
+    A revealed value leaves an entry in the audit trail and a line in the log ``tars_settings.audit``.
     """
 
     def __init__(self, reading: Reading, environment: Environment, reveal: Collection[str] = ()) -> None:
         self._reading = reading
+        self._environment = environment
         self._keys: dict[str, SecretKey] = environment.secret_keys() if reveal else {}
         self._reveal = frozenset(reveal)
         self.revealed: list[str] = []
@@ -178,10 +181,28 @@ class Values:
             return MASK
         where = f"{register.delta.scope} {register.key}"
         value = self._opened(register)
+        self._noted(where)
+        return value
+
+    def plain(self, scope: str, key: str, value: Any, *, secret: bool) -> Any:
+        """Return a value that was decrypted before, as it may be shown."""
+        if not secret:
+            return value
+        if key not in self._reveal:
+            return MASK
+        self._noted(f"{scope} {key}")
+        return value
+
+    def _noted(self, where: str) -> None:
         if where not in self.revealed:
             self.revealed.append(where)
-            _audit.info("revealed: %s, to %s", where, getpass.getuser(), extra={"tars_event": "revealed"})
-        return value
+            self._note(where)
+
+    def _note(self, where: str) -> None:
+        user = getpass.getuser()
+        _audit.info("revealed: %s, to %s", where, user, extra={"tars_event": "revealed"})
+        if not note_audit(self._environment, REVEALED, f"{where} {user}", place=where, detail=f"shown to {user}"):
+            _audit.warning("it could not be noted in the replica", extra={"tars_event": "revealed"})
 
     def _opened(self, register: Register) -> Any:
         if not register.assignment.is_secret:

@@ -68,6 +68,15 @@ def _printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
+def moment_text(at: str) -> str:
+    """Return a time of the wire as people read it; it may be broken at the blank.
+
+    >>> moment_text("2026-11-27T23:54:56Z")
+    '2026-11-27 23:54:56'
+    """
+    return at[:19].replace("T", " ")
+
+
 def value_text(value: Any) -> str:
     """Return a JSON value on one line; a string as it is."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

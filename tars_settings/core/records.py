@@ -83,7 +83,52 @@ class OutboxRow(msgspec.Struct, frozen=True):
     raw: bytes
 
 
-Row = DeltaRow | TrustRow | IndexRow | SegmentRow | FloorRow | FloorSegmentRow | MarkRow | OutboxRow
+class HistoryRow(msgspec.Struct, frozen=True):
+    """A delta that was valid here once, and that the registers need no more: pushed out by newer ones, or voided.
+
+    What the registers still hold is history too, and stays a DeltaRow. Only so many of a scope are kept.
+    """
+
+    scope: str
+    gen: int
+    epoch: int
+    kid: str
+    digest: bytes
+    raw: bytes
+
+
+class AuditRow(msgspec.Struct, frozen=True):
+    """Something that an operator may ask about one day, once or ``count`` times between ``first`` and ``last`` (UTC).
+
+    ``event`` is a word (:mod:`tars_settings.core.audit`), ``name`` tells entries of one event apart; a row with a lower
+    count never replaces one. ``place`` is a topic, a scope or a file, ``detail`` is for people; no value is in them.
+    ``evidence`` are signed envelopes, one a line.
+    """
+
+    event: str
+    name: str
+    first: str
+    last: str
+    count: int
+    place: str = ""
+    kid: str = ""
+    reason: str = ""
+    detail: str = ""
+    evidence: bytes = b""
+
+
+Row = (
+    DeltaRow
+    | TrustRow
+    | IndexRow
+    | SegmentRow
+    | FloorRow
+    | FloorSegmentRow
+    | MarkRow
+    | OutboxRow
+    | HistoryRow
+    | AuditRow
+)
 
 
 def identity(row: Row) -> tuple[Any, ...]:
@@ -108,4 +153,8 @@ def identity(row: Row) -> tuple[Any, ...]:
             rest = (scope, kid, n)
         case FloorSegmentRow(scope, hashed):
             rest = (scope, hashed)
+        case HistoryRow(scope, digest=digest):
+            rest = (scope, digest)
+        case AuditRow(event, name):
+            rest = (event, name)
     return (type(row), *rest)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from tars_settings.core.delta import Delta, parse_delta
 from tars_settings.core.floor import Floor
 from tars_settings.core.head import Index, LargeRef, parse_segment
-from tars_settings.core.records import DeltaRow, FloorRow, IndexRow
+from tars_settings.core.records import DeltaRow, FloorRow, HistoryRow, IndexRow
 from tars_settings.core.register import Outcome, Registers
 from tars_settings.core.topics import (
     FloorSegmentTopic,
@@ -138,10 +138,10 @@ class Holdings:
         if outcome is Outcome.DUPLICATE:
             outcome = self._replace_unproven(delta)
         if outcome is not Outcome.DUPLICATE and way != "replica":
-            put = (delta_row(delta),) if self.registers.delta(delta.scope, delta.stamp.digest) is delta else ()
-            drop = tuple(delta_row(one) for one in self.registers.take_forgotten() if one is not delta)
-            if put or drop:
-                self._emit(Persist(put, drop))
+            is_kept = self.registers.delta(delta.scope, delta.stamp.digest) is delta
+            gone = [one for one in self.registers.take_forgotten() if one is not delta]
+            put = (delta_row(delta) if is_kept else history_row(delta), *map(history_row, gone))
+            self._emit(Persist(put, tuple(map(delta_row, gone))))
         self._emit_merged(delta, outcome, way)
         return outcome
 
@@ -163,7 +163,10 @@ class Holdings:
                 self._emit(conflict)
         equivocation = self.equivocations.note(delta, self.registers)
         if equivocation is not None and way != "replica":
-            self._emit(equivocation)
+            # On the word of an index nobody is accused.
+            other = self.registers.delta(delta.scope, bytes.fromhex(equivocation.first))
+            if all(one is None or self.prove(one) for one in (other, delta)):
+                self._emit(equivocation)
 
     # --- deltas that were read on the word of their writer's index ---------------------------------------------------
 
@@ -258,6 +261,12 @@ def _first_topic(delta: Delta) -> KeyTopic:
 def delta_row(delta: Delta) -> DeltaRow:
     """Return the row of a delta."""
     return DeltaRow(delta.scope, delta.stamp.digest, delta.raw)
+
+
+def history_row(delta: Delta) -> HistoryRow:
+    """Return the row of a delta that the registers need no more."""
+    stamp = delta.stamp
+    return HistoryRow(delta.scope, stamp.gen, stamp.epoch, stamp.kid, stamp.digest, delta.raw)
 
 
 def index_row(index: Index) -> IndexRow:

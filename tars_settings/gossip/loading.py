@@ -29,6 +29,7 @@ from tars_settings.core.topics import (
 from tars_settings.core.wire import decode_envelope, short_hash
 from tars_settings.errors import RejectedError, TarsSettingsError
 from tars_settings.gossip.effects import Effect, Persist, Rejected
+from tars_settings.gossip.holdings import history_row
 from tars_settings.gossip.peer import Peer
 from tars_settings.gossip.writing import Writing
 from tars_settings.trust.document import follow
@@ -52,7 +53,10 @@ class Loading:
     def load(self, rows: tuple[Row, ...]) -> None:
         """Merge rows; what does not pass is dropped from the replica."""
         pending: dict[tuple[str, str, int], SegmentRow] = {}
-        for row in sorted(rows, key=lambda one: (_ORDER.index(type(one)), getattr(one, "version", 0))):
+        for row in sorted(
+            (one for one in rows if type(one) in _ORDER),
+            key=lambda one: (_ORDER.index(type(one)), getattr(one, "version", 0)),
+        ):
             if isinstance(row, SegmentRow):
                 pending[row.scope, row.kid, row.n] = row
             elif isinstance(row, IndexRow):
@@ -96,6 +100,8 @@ class Loading:
             self._peer.merge(delta, "replica")
         elif judgement.verdict is Verdict.VOID:
             self._drop(row, "replica delta", judgement.reason)
+            if judgement.reason != "unknown-writer":  # whose signature nobody could check
+                self._emit(Persist((history_row(delta),)))
         else:
             self._peer.receive(KeyTopic(delta.scope, delta.body.assign[0].key), row.raw, "replica")
 

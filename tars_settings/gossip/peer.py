@@ -33,7 +33,7 @@ from tars_settings.gossip.effects import (
     Way,
 )
 from tars_settings.gossip.heads import Head
-from tars_settings.gossip.holdings import Holdings, delta_row, floor_row, index_row
+from tars_settings.gossip.holdings import Holdings, delta_row, floor_row, history_row, index_row
 from tars_settings.gossip.waiting import Held, Standing
 from tars_settings.trust.document import TrustDocument
 from tars_settings.trust.envelope import is_vouched
@@ -204,7 +204,8 @@ class Peer(Holdings):
         for delta in dropped:
             self._unproven.pop(delta.stamp.digest, None)
             self._stored.discard(delta.stamp.digest)
-        self._drop([delta_row(delta) for delta in dropped])
+        if dropped:
+            self._emit(Persist(tuple(map(history_row, dropped)), tuple(map(delta_row, dropped))))
         return len(dropped)
 
     def _read_again(self, scope: str | None) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from tars_settings.core.audit import SEAL_BROKEN
 from tars_settings.core.delta import Delta
 from tars_settings.core.floor import parse_floor_segment
 from tars_settings.core.lastgood import LastGood, encode_last_good, parse_last_good, set_of
@@ -24,6 +25,7 @@ from tars_settings.core.wire import short_hash
 from tars_settings.errors import MalformedError, RejectedError, SealBrokenError, SurroundingsError
 from tars_settings.gossip.floors import Floors
 from tars_settings.ports import LkgStore
+from tars_settings.sources.audit import note_audit
 from tars_settings.sources.environment import Environment
 from tars_settings.trust.document import TrustDocument, follow
 from tars_settings.trust.seal import SealKey, seal, unseal
@@ -348,6 +350,8 @@ def _usable(
     except SealBrokenError as error:
         event = {"tars_event": "seal-broken", "tars_service": service}
         _log.warning("%s: seal broken on the last known good values, slot %d: %s", service, slot, error, extra=event)
+        what = f"{service} slot {slot}"
+        note_audit(environment, SEAL_BROKEN, what, place=what, detail=str(error), daily=True)
     except (SurroundingsError, RejectedError) as error:
         _log.warning("%s: last known good values can't be used, slot %d: %s", service, slot, error)
     return None

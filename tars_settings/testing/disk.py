@@ -84,6 +84,8 @@ _KEYS = {
     "MarkRow": ("scope", "kid"),
     "FloorRow": ("scope", "kid"),
     "FloorSegmentRow": ("scope", "hash"),
+    "HistoryRow": ("digest",),
+    "AuditRow": ("event", "name"),
 }
 
 

@@ -66,7 +66,7 @@ def assignments(
         checked = values_for(target, dict(wish.values))
     items = [
         _assignment(
-            key, value, seal, _algorithm(held.get(key)) if _is_secret(wish, key, schemas, held.get(key)) else None
+            key, value, seal, algorithm_of(held.get(key)) if _is_secret(wish, key, schemas, held.get(key)) else None
         )
         for key, value in checked.items()
     ]
@@ -91,7 +91,8 @@ def _was_secret(earlier: Register) -> bool:
     return any(item.is_secret for item in earlier.delta.said() if item.key == earlier.key)
 
 
-def _algorithm(earlier: Register | None) -> Algorithm:
+def algorithm_of(earlier: Register | None) -> Algorithm:
+    """Return the algorithm that a key's value is encrypted with: that of the value before it, else the default."""
     held = None if earlier is None else earlier.assignment.secret
     return held.alg if isinstance(held, Ciphertext) else DEFAULT_ALGORITHM
 

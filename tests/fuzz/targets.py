@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Final, NamedTuple
 
 from tars_settings.adapters.address import BrokerAddress
+from tars_settings.cli.profiles import parse_profile
 from tars_settings.cli.values import assignments, checked_keys, guess
 from tars_settings.core.delta import Trial
 from tars_settings.core.draft import drafted, read_draft
-from tars_settings.core.floor import parse_floor_segment
+from tars_settings.core.floor import FloorMark, parse_floor_segment
 from tars_settings.core.head import parse_segment
 from tars_settings.core.lastgood import parse_last_good, parse_starts
 from tars_settings.core.names import Scope
 from tars_settings.core.presence import Presence, encode_presence, parse_presence
+from tars_settings.core.question import Fit, answers, fit_answer, parse_answer
 from tars_settings.core.records import (
+    AuditRow,
     DeltaRow,
     FloorRow,
     FloorSegmentRow,
+    HistoryRow,
     IndexRow,
     MarkRow,
     OutboxRow,
@@ -45,7 +50,8 @@ from tars_settings.trust.document import follow, pin, version_of
 from tars_settings.trust.keys import SecretKey, SigningKey, fleet_text, parse_fleet
 from tars_settings.trust.locked import is_locked, lock, unlock
 from tars_settings.trust.seal import SealKey, seal, unseal
-from tars_settings.trust.validity import read_delta, read_floor, read_index
+from tars_settings.trust.validity import read_delta, read_floor, read_index, read_question
+from tars_settings.writer.remembering import verified
 from tests.fleets import (
     ALICE,
     BOB,
@@ -61,6 +67,7 @@ from tests.fleets import (
     index_payload,
     key_topic,
     later_payload,
+    question_payload,
     segment_payload,
     set_,
     trust_payload,
@@ -191,8 +198,18 @@ def rows(payload: bytes) -> None:
             IndexRow(where, scope, number, digest, payload), SegmentRow(where, ALICE.kid, number, payload),
             FloorRow(where, scope, number, number, digest, payload), FloorSegmentRow(where, scope, payload),
             MarkRow(where, scope, number, number), OutboxRow(where, digest, payload),
+            HistoryRow(where, number, number, scope, digest, payload),
+            AuditRow("conflict", scope, scope, scope, number, evidence=payload),
         )  # fmt: skip
         one.handle(Loaded(found), 0.0)
+
+
+def profile(payload: bytes) -> None:
+    try:
+        value = json.loads(payload)
+    except (ValueError, RecursionError):
+        return  # a signed delta never carries it
+    parse_profile(value)
 
 
 def key_text(payload: bytes) -> None:
@@ -235,6 +252,7 @@ def _survive(use: Callable[[], object]) -> None:
         return
 
 
+_PROFILE: Final = b'{"v":1,"scopes":{"stt-worker":{"vad":0.5}},"secret":["stt-worker api_key"]}'
 PRESENCE: Final = encode_presence(
     Presence(1, SCOPE, "pi-3", "ready", acked={"0" * 64: "applied"}, counters={"a": 1}, ext={"session": "0"})
 )
@@ -296,6 +314,17 @@ TARGETS: Final[dict[str, Target]] = {
     "floor body": Target([FLOOR_BODY], signed("floor", lambda p: read_floor(p, TRUST))),
     "floor segment": Target([b'{"v":1,"live":["' + b"0" * 64 + b'"]}'], parse_floor_segment),
     "presence": Target([PRESENCE], parse_presence),
+    "question": Target([question_payload(ALICE), DELTA], lambda payload: read_question(payload, TRUST)),
+    "question body": Target(
+        [
+            bytes(decode_single(one).body)
+            for one in (question_payload(ALICE), question_payload(ALICE, propose=(unset("a"),)))
+        ],
+        signed("question", lambda payload: read_question(payload, TRUST)),
+    ),
+    "answer": Target(
+        [*answers("stt", "pi-3", [DELTA, INDEX], more=True), fit_answer("stt", "pi-3", Fit("fits"))], parse_answer
+    ),
     "schema": Target([SCHEMA], schema),
     "last known good": Target([_LAST_GOOD], last_good),
     "sealed": Target(
@@ -307,6 +336,8 @@ TARGETS: Final[dict[str, Target]] = {
         lambda payload: Countdowns(parse_marks(payload).trials),
     ),
     "start marks": Target([b'{"v":1,"set_name":"a","starts":[{"pid":1,"at_ms":5}]}'], parse_starts),
+    "what a worker remembers": Target(_SIGNED, lambda p: verified(SCOPE, {"stt-worker@pi-3": [p]}, TRUST, FloorMark())),
+    "profile": Target([_PROFILE], profile),
     "rows of the replica": Target([*_SIGNED, SEGMENT], rows),
     "received on a key": Target(_SIGNED, received(key_topic("vad"))),
     "received as trust": Target(_SIGNED, received(TOPICS.format(TrustTopic()))),

@@ -755,4 +755,43 @@ ROWS: Final = (
             "tests/join/test_trials.py::test_without_marks_of_ours_the_deltas_own_time_counts",
         ),
     ),
+    Row(
+        "H23",
+        "A flood of questions, forged, replayed or left on the broker, to have five thousand workers answer at once",
+        "Refused and counted; what a writer signed is answered once, by a share, at most once a second.",
+        "Signed, with a nonce that is remembered, never retained; eight wait at most. Replayed to a worker that forgot "
+        "the nonce it is answered again: once a second.",
+        (
+            "tests/join/test_questions.py::test_a_question_is_answered_once",
+            "tests/join/test_questions.py::test_a_flood_of_questions_waits_in_a_short_row",
+            "tests/join/test_questions.py::test_a_question_left_on_the_broker_is_refused",
+            "tests/join/test_questions.py::test_a_question_nobody_trusted_signed_is_refused",
+            "tests/vectors/test_vectors.py::test_questions",
+        ),
+    ),
+    Row(
+        "H24",
+        "A past that never was, told to whoever asks for history",
+        "Not shown: what does not verify is counted against who told it. What was left out shows itself as a gap.",
+        "History is signed deltas, each of which names what it replaced; a rollback across a gap is refused.",
+        (
+            "tests/join/test_recorded.py::test_what_a_worker_makes_up_is_counted_against_it",
+            "tests/core/test_past.py::test_a_gap_shows_itself_by_key_and_digest",
+            "tests/cli/test_history.py::test_a_history_that_does_not_reach_back_is_refused_by_key",
+        ),
+    ),
+    Row(
+        "H25",
+        "Garbage, or old deltas again and again, so that the audit trail and the history wear the disk or drive out "
+        "what matters",
+        "The first is noted, then it is counted; each kind has a bound of its own.",
+        "Counts are written tenfold apart; a row that is there, or older than all that is kept, is not written.",
+        (
+            "tests/join/test_recorded.py::test_a_flood_of_one_kind_costs_a_row_for_each_power_of_ten",
+            "tests/join/test_recorded.py::test_a_flood_of_garbage_costs_no_transaction",
+            "tests/adapters/test_record.py::test_a_flood_of_one_event_drives_out_nothing_of_another",
+            "tests/adapters/test_record.py::test_the_same_row_again_writes_nothing",
+            "tests/adapters/test_record.py::test_what_is_older_than_all_that_is_kept_is_not_written_again",
+        ),
+    ),
 )
