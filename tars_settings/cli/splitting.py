@@ -9,9 +9,9 @@ from tars_settings.core.delta import MAX_ASSIGNMENTS, MAX_FANOUT_BYTES
 from tars_settings.core.wire import MAX_ENVELOPE_BYTES, encode
 from tars_settings.errors import TooLargeError
 
-FRAME_BYTES: Final = 1024
+FRAME_BYTES: Final = 640
 """An envelope around its assignments: signature, key id, scope, numbers, who and when; the reason comes besides."""
-_AROUND_BYTES: Final = 112
+_AROUND_BYTES: Final = 96
 """Around one assignment: names, punctuation, and the digest of what it replaces."""
 _SECRET_BYTES: Final = 160
 """Around an encrypted value: nonce, tag, algorithm and key id."""
@@ -19,6 +19,8 @@ _SECRET_BYTES: Final = 160
 
 def parts_of(values: Mapping[str, Any], secret: Collection[str] = (), *, reason: str = "") -> list[dict[str, Any]]:
     """Return the values in as many parts as deltas are needed, in order; one part where one delta holds them.
+
+    Sizes are estimated, and never too small: what is said to fit does.
 
     >>> [len(part) for part in parts_of({f"key_{n}": n for n in range(130)})]
     [64, 64, 2]
@@ -55,9 +57,11 @@ def _fits(keys: int, payload_bytes: int) -> bool:
 def refusal(parts: Sequence[Mapping[str, Any]]) -> TooLargeError:
     """Return the error that says which split would fit."""
     sizes = " + ".join(str(len(part)) for part in parts)
-    last = parts[0] and list(parts[0])[-1]
+    limits = (
+        f"{MAX_ASSIGNMENTS} keys, {MAX_ENVELOPE_BYTES // 1024} KiB, {MAX_FANOUT_BYTES // 1024} KiB over their topics"
+    )
     return TooLargeError(
-        f"{sum(map(len, parts))} keys are more than one delta holds ({MAX_ASSIGNMENTS} keys, {MAX_ENVELOPE_BYTES // 1024} "
-        f"KiB, {MAX_FANOUT_BYTES // 1024} KiB over their topics). They fit in {len(parts)}, of {sizes} keys: the first "
-        f"ends with {last}. --split pushes them one after the other; that is not atomic: workers apply each by itself"
+        f"{sum(map(len, parts))} keys are more than one delta holds ({limits}). They fit in {len(parts)}, of {sizes} "
+        f"keys: the first ends with {list(parts[0])[-1]}. --split pushes them one after the other; that is not atomic: "
+        "workers apply each by itself"
     )
