@@ -9,6 +9,7 @@ import msgspec
 
 from tars_settings.core.delta import Assignment, Delta, DeltaBody
 from tars_settings.core.head import IndexBody, Segment, SegmentRef, encode_segment, segment_digest
+from tars_settings.core.question import HistoryQuestion, QuestionBody
 from tars_settings.core.topics import KeyTopic, Topics
 from tars_settings.core.wire import decode_envelope, encode, pae
 from tars_settings.trust import sodium
@@ -85,6 +86,12 @@ def index_payload(
     refs = tuple(SegmentRef(n, segment_digest(one)) for n, one in segments.items())
     fields: dict[str, Any] = {"gen": 1, "epoch": counter, "trust": 1, **more}
     return signer.sign("head", fleet, encode(IndexBody(scope=scope, counter=counter, segments=refs, **fields)))
+
+
+def question_payload(signer: SigningKey, *, scope: str = SCOPE, **more: Any) -> bytes:
+    asked = more if "history" in more or "propose" in more else {"history": HistoryQuestion(10), **more}
+    fields: dict[str, Any] = {"trust": 1, "nonce": "5" * 32, **asked}
+    return signer.sign("question", FLEET, encode(QuestionBody(scope=scope, **fields)))
 
 
 def key_topic(key: str, scope: str = SCOPE) -> str:

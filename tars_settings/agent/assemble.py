@@ -9,7 +9,7 @@ from typing import Final
 from tars_settings.adapters.clock import SystemClock
 from tars_settings.adapters.replica import SqliteReplica
 from tars_settings.agent.loop import Agent
-from tars_settings.core.topics import PresenceTopic, SchemaTopic, Topics
+from tars_settings.core.topics import AnswerTopic, PresenceTopic, QuestionTopic, SchemaTopic, Topics
 from tars_settings.gossip.repair import RepairPolicy
 from tars_settings.gossip.replicator import Policy, Replicator
 from tars_settings.ports import Transport
@@ -17,6 +17,8 @@ from tars_settings.sources.environment import Environment
 from tars_settings.trust.keys import SigningKey
 
 MEMORY: Final = "memory://"
+_EXTRA: Final = (PresenceTopic, SchemaTopic, QuestionTopic, AnswerTopic)
+"""What the replicator does not follow."""
 TransportFactory = Callable[[Environment, str], Transport]
 
 
@@ -67,7 +69,7 @@ def assemble(
         transport(environment, client_id),
         SqliteReplica(environment.replica_path),
         clock,
-        extra_topics=lambda text: isinstance(topics.parse(text), PresenceTopic | SchemaTopic),
+        extra_topics=lambda text: isinstance(topics.parse(text), _EXTRA),
     )
 
 

@@ -14,8 +14,10 @@ import msgspec
 from pydantic_settings import BaseSettings
 
 from tars_settings._version import __version__
+from tars_settings.agent.answering import Answering
 from tars_settings.agent.keep import LOOPING, LastGood
 from tars_settings.agent.loop import Agent
+from tars_settings.agent.recorded import tell_history
 from tars_settings.core.delta import Ack, Delta
 from tars_settings.core.names import scopes_of
 from tars_settings.core.presence import Presence, RefusalReport, ScopeReport, State, encode_presence, is_asked
@@ -99,6 +101,13 @@ class Follower(Generic[T]):
         self._schema_seen = False
         self._state: State = "joining"
         self._held_back = ""
+        self.answering = Answering(
+            agent,
+            service,
+            instance,
+            self.scopes,
+            history=lambda body, wanted: tell_history(agent, body, wanted),
+        )
         self.built: Built[T] = self._build()
         self._guard_against_crash_loop()
 
@@ -206,7 +215,9 @@ class Follower(Generic[T]):
             self.report()
 
     def on_message(self, received: Received) -> None:
-        """Note that the schema of this class is there already."""
+        """Answer a question; note that the schema of this class is there already."""
+        if self.answering.take(received):
+            return
         topic = self._agent.replicator.topics.parse(received.topic)
         if topic == SchemaTopic(self.service, self._schema[0]) and received.payload == self._schema[1]:
             self._schema_seen = True

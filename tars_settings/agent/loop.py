@@ -215,6 +215,14 @@ class Agent:
             self._replays.expect(ref, on_replayed)
         self._send(Subscribe(ref, filters, qos=1, replay=True))
 
+    def unsubscribe(self, filters: tuple[str, ...]) -> None:
+        """Unsubscribe from what :meth:`subscribe` subscribed to."""
+        self._send(Unsubscribe(filters))
+
+    def note(self, notice: Notice) -> None:
+        """Have something told to the listeners with the rest of this burst: what the replicator does not see."""
+        self._notices.append(notice)
+
     def set_will(self, topic: str, payload: bytes) -> None:
         """Set the last will of sessions to come, unless there is one."""
         if self._transport is not None and not self._has_will:

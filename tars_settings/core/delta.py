@@ -120,20 +120,29 @@ def delta_of(envelope: Envelope, payload: bytes, fleet: str) -> Delta:
 def _check_body(body: DeltaBody) -> None:
     if not is_scope(body.scope):
         raise MalformedError("malformed delta: illegal scope")
-    for item in body.assign:
-        _check_assignment(item)
-    keys = sorted((item.key for item in body.assign), key=lambda key: key.split("."))
-    # Sorted by segments, whatever lies below a key follows it at once: neighbours suffice.
-    if any(overlap(first, second) for first, second in pairwise(keys)):
-        raise MalformedError("malformed delta: keys that are equal or lie below each other")
+    check_assignments(body.assign, what="delta")
     check_value(body.ext)
 
 
-def _check_assignment(item: Assignment) -> None:
+def check_assignments(assign: tuple[Assignment, ...], *, what: str) -> None:
+    """Refuse assignments that are none, or to keys that are not distinct.
+
+    Raises:
+        MalformedError: the message names *what* carries them.
+    """
+    for item in assign:
+        _check_assignment(item, what)
+    keys = sorted((item.key for item in assign), key=lambda key: key.split("."))
+    # Sorted by segments, whatever lies below a key follows it at once: neighbours suffice.
+    if any(overlap(first, second) for first, second in pairwise(keys)):
+        raise MalformedError(f"malformed {what}: keys that are equal or lie below each other")
+
+
+def _check_assignment(item: Assignment, what: str) -> None:
     if not is_key(item.key):
-        raise MalformedError("malformed delta: illegal key")
+        raise MalformedError(f"malformed {what}: illegal key")
     if (item.set is not msgspec.UNSET) + item.is_secret + item.unset != 1:
-        raise MalformedError("malformed delta: an assignment is one of set, secret and unset")
+        raise MalformedError(f"malformed {what}: an assignment is one of set, secret and unset")
     if item.set is not msgspec.UNSET:
         check_value(item.set)
 

@@ -79,6 +79,20 @@ class MarkerTopic(msgspec.Struct, frozen=True):
     nonce: str
 
 
+class QuestionTopic(msgspec.Struct, frozen=True):
+    """A signed question to the workers that read a scope, never retained. The scope's live filter covers it."""
+
+    scope: str
+
+
+class AnswerTopic(msgspec.Struct, frozen=True):
+    """One worker's answer to the question with this nonce, never retained."""
+
+    nonce: str
+    service: str
+    instance: str
+
+
 Topic = (
     TrustTopic
     | KeyTopic
@@ -89,6 +103,8 @@ Topic = (
     | SchemaTopic
     | PresenceTopic
     | MarkerTopic
+    | QuestionTopic
+    | AnswerTopic
 )
 
 
@@ -130,7 +146,7 @@ class Topics(msgspec.Struct, frozen=True):
             raise IllegalNameError(f"the topic of {ascii(topic)[:120]} is over {MAX_TOPIC_BYTES} bytes")
         return text
 
-    def _format(self, topic: Topic) -> str:
+    def _format(self, topic: Topic) -> str:  # noqa: C901, PLR0911 - a table of topics
         match topic:
             case TrustTopic(version):
                 return f"{self.prefix}/_trust" if version is None else f"{self.prefix}/_trust/{version}"
@@ -150,6 +166,10 @@ class Topics(msgspec.Struct, frozen=True):
                 return f"{self.health_prefix}/{service}/{instance}"
             case MarkerTopic(nonce):
                 return f"{self.health_prefix}/_marker/{nonce}/m"
+            case QuestionTopic(scope):
+                return f"{self.prefix}/{scope}/_question"
+            case AnswerTopic(nonce, service, instance):
+                return f"{self.health_prefix}/_answer/{nonce}/{service}/{instance}"
 
     def parse(self, text: str) -> Topic | None:
         """Return what *text* addresses, or None when it is nothing of ours."""
@@ -163,7 +183,7 @@ class Topics(msgspec.Struct, frozen=True):
         return parsed
 
     def live_filter(self, scope: str) -> str:
-        """Return the filter of a scope's key topics (and its floor)."""
+        """Return the filter of a scope's key topics (and its floor, and questions)."""
         return f"{self.prefix}/{scope}/+"
 
     def head_filter(self, scope: str) -> str:
@@ -177,6 +197,10 @@ class Topics(msgspec.Struct, frozen=True):
     def presence_filter(self, service: str | None = None) -> str:
         """Return the filter of the presence of a service's workers, or of all workers."""
         return f"{self.health_prefix}/{service or '+'}/+"
+
+    def answer_filter(self, nonce: str) -> str:
+        """Return the filter of the answers to one question."""
+        return f"{self.health_prefix}/_answer/{nonce}/+/+"
 
 
 def _parse_config(parts: list[str]) -> Topic | None:
@@ -202,6 +226,8 @@ def _parse_scoped(scope: str, parts: list[str]) -> Topic | None:
             return SegmentTopic(scope, kid, int(n))
         case ["_schema", digest] if is_kid(digest):
             return SchemaTopic(scope, digest)
+        case ["_question"]:
+            return QuestionTopic(scope)
         case [leaf] if "." not in leaf and is_key(key := leaf.replace("__", ".")):
             return KeyTopic(scope, key)
     return None
@@ -211,6 +237,8 @@ def _parse_health(parts: list[str]) -> Topic | None:
     match parts:
         case ["_marker", nonce, "m"] if is_kid(nonce):
             return MarkerTopic(nonce)
+        case ["_answer", nonce, service, instance] if is_kid(nonce) and is_service(service) and is_service(instance):
+            return AnswerTopic(nonce, service, instance)
         case [service, instance] if is_service(service) and is_service(instance):
             return PresenceTopic(service, instance)
     return None

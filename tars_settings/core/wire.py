@@ -30,7 +30,7 @@ Kid = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
 HexDigest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 Signature = Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
 
-Purpose = Literal["delta", "head", "trust", "floor", "beacon"]
+Purpose = Literal["delta", "head", "trust", "floor", "beacon", "question"]
 """What a signature was made for. It is inside what is signed: no envelope passes for another kind."""
 
 T = TypeVar("T")

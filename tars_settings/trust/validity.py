@@ -15,6 +15,7 @@ import msgspec
 from tars_settings.core.delta import Delta, parse_delta
 from tars_settings.core.floor import Floor, FloorMark, floor_of
 from tars_settings.core.head import Index, index_of
+from tars_settings.core.question import Question, read_question_body
 from tars_settings.core.wire import Envelope, Purpose, decode_single, digest_of, pae
 from tars_settings.errors import BadSignatureError
 from tars_settings.trust.document import TrustDocument, Writer
@@ -201,3 +202,27 @@ def may_floor(document: TrustDocument, kid: str, scope: str, gen: int, epoch: in
     if limit is not None and (gen, epoch) <= (limit.gen, limit.epoch):
         return VALID
     return Judgement(Verdict.VOID, writer.status)
+
+
+def read_question(payload: bytes, document: TrustDocument) -> tuple[Question, Judgement]:
+    """Return the question in *payload* and the verdict on it: an active writer may ask about what its grant touches.
+
+    Whoever proposes assignments must be granted to write them. Nothing is held: a question is answered now or never.
+
+    Raises:
+        MalformedError: it is no question.
+        BadSignatureError: its writer is listed and did not sign these bytes.
+    """
+    envelope, digest = _read_signed(payload, "question", document)
+    question = Question(envelope.kid, digest, read_question_body(bytes(envelope.body)))
+    return question, _judge_question(question, document)
+
+
+def _judge_question(question: Question, document: TrustDocument) -> Judgement:
+    writer, body = document.writer(question.kid), question.body
+    if writer is None:
+        return Judgement(Verdict.VOID, "unknown-writer")
+    proposed = body.propose if isinstance(body.propose, tuple) else ()
+    if not writer.touches(body.scope) or not all(writer.may_write(body.scope, item.key) for item in proposed):
+        return Judgement(Verdict.VOID, "not-granted")
+    return VALID if writer.status == "active" else Judgement(Verdict.VOID, writer.status)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from tars_settings.writer.asking import Answered
 from tars_settings.writer.receipt import Receipt, Reply, Report
 from tars_settings.writer.signing import Writer
 
-__all__ = ["Receipt", "Reply", "Report", "Writer"]
+__all__ = ["Answered", "Receipt", "Reply", "Report", "Writer"]

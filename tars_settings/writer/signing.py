@@ -6,7 +6,7 @@ import functools
 import getpass
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -19,14 +19,23 @@ from tars_settings.agent.loop import Agent
 from tars_settings.core.delta import Ack, Assignment, Ciphertext
 from tars_settings.core.names import ALL, Scope
 from tars_settings.core.presence import Presence
+from tars_settings.core.question import HistoryQuestion
 from tars_settings.core.register import Register
 from tars_settings.core.session import Received, SessionDown, SessionUp
-from tars_settings.errors import BrokerUnreachableError, NoServiceError, RefusedError, UsageError
+from tars_settings.errors import (
+    BrokerUnreachableError,
+    ConfigurationError,
+    NoServiceError,
+    NotGrantedError,
+    RefusedError,
+    UsageError,
+)
 from tars_settings.gossip.effects import Follow, Notice, Push, Stage
 from tars_settings.settings import service_of
 from tars_settings.sources.environment import Environment
 from tars_settings.trust.document import TrustDocument
 from tars_settings.trust.keys import SigningKey
+from tars_settings.writer.asking import GRACE_S, Answered, Asking, asked, body_of, chosen
 from tars_settings.writer.listening import Heard
 from tars_settings.writer.receipt import ENDS, FAILURES, Need, Receipt, Reply, Report
 from tars_settings.writer.values import Wish, assignments, sealed
@@ -67,6 +76,7 @@ class Writer:
         self._receipts: dict[int, Receipt] = {}
         self._heard = Heard(self._agent, self._changed)
         self._refs = 0
+        self._asking: list[Asking] = []
 
     # --- entering and leaving ----------------------------------------------------------------------------------------
 
@@ -124,9 +134,11 @@ class Writer:
             self._changed.notify_all()
 
     def on_message(self, received: Received) -> None:
-        """Take note of presence and schemas."""
+        """Take note of presence, schemas and answers."""
         with self._changed:
             self._heard.take(received)
+            for asking in self._asking:
+                asking.take(received)
             self._changed.notify_all()
 
     # --- waiting -----------------------------------------------------------------------------------------------------
@@ -172,6 +184,54 @@ class Writer:
     def schemas(self, service: str, timeout_s: float = 2.0) -> list[bytes]:
         """Return the JSON Schemas that workers of a service published; advice, since anyone can publish one."""
         return self._heard.schemas(service, timeout_s)
+
+    # --- asking ------------------------------------------------------------------------------------------------------
+
+    def ask(
+        self,
+        scope: str,
+        question: HistoryQuestion | tuple[Assignment, ...],
+        within_s: float = 1.0,
+        *,
+        about: int = ASK_ALL_UP_TO,
+        to: Sequence[str] = (),
+    ) -> Iterator[Answered]:
+        """Ask the live workers that read a scope, and yield what each answers, as it comes.
+
+        Asked for is their history, or how assignments (encrypted where they are secrets) would fit; *about* so many of
+        them are asked, all where they are fewer, or those that *to* names (``service@instance``). It ends when all of
+        them answered, or a second after *within_s*, over which their answers are spread. Older releases never answer.
+
+        Raises:
+            ConfigurationError: this writer only looks, and has no key to sign a question with.
+            NotGrantedError: no grant of its key touches the scope, so that nobody would answer.
+        """
+        name = str(Scope.parse(scope))
+        if self._signer is None:
+            raise ConfigurationError("a question is signed, and TARS_SETTINGS_WRITER_KEY names no key")
+        writer = self.trust.writer(self._signer.kid)
+        if writer is None or not writer.touches(name):
+            raise NotGrantedError(f"writer {self._signer.name!r} may not ask about {name}: no grant of it touches that")
+        self.presences(Scope.parse(name).service)
+        with self._changed:
+            readers = [one for one, _ in self._heard.readers(name) if one.state != "offline"]
+        share = chosen(readers, about, within_s, tuple(to), self._agent.clock)
+        body = body_of(name, question, self.trust.version, self._agent.clock, by=_user(), **share)
+        return self._answers(Asking(self._agent, self._changed, body), asked(body, readers), within_s)
+
+    def _answers(self, asking: Asking, expected: set[tuple[str, str]], within_s: float) -> Iterator[Answered]:
+        signer = self._signer
+        if signer is None or not expected:
+            return
+        with self._changed:
+            self._asking.append(asking)
+        try:
+            asking.open(signer, self._environment.fleet_id)
+            yield from asking.heard(expected, time.monotonic() + within_s + GRACE_S)
+        finally:
+            asking.close()
+            with self._changed:
+                self._asking.remove(asking)
 
     # --- pushing -----------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from tars_settings.core.head import parse_segment
 from tars_settings.core.lastgood import parse_last_good, parse_starts
 from tars_settings.core.names import Scope
 from tars_settings.core.presence import Presence, encode_presence, parse_presence
+from tars_settings.core.question import Fit, answers, fit_answer, parse_answer
 from tars_settings.core.records import (
     DeltaRow,
     FloorRow,
@@ -36,7 +37,7 @@ from tars_settings.sources.stored import PURPOSE, follow_all, opened_lkg
 from tars_settings.trust.document import follow, pin, version_of
 from tars_settings.trust.keys import SecretKey, SigningKey, fleet_text, parse_fleet
 from tars_settings.trust.seal import SealKey, seal, unseal
-from tars_settings.trust.validity import read_delta, read_floor, read_index
+from tars_settings.trust.validity import read_delta, read_floor, read_index, read_question
 from tests.fleets import (
     ALICE,
     FLEET,
@@ -49,6 +50,7 @@ from tests.fleets import (
     index_payload,
     key_topic,
     later_payload,
+    question_payload,
     segment_payload,
     set_,
     trust_payload,
@@ -238,6 +240,17 @@ TARGETS: Final[dict[str, Target]] = {
     "floor body": Target([FLOOR_BODY], signed("floor", lambda p: read_floor(p, TRUST))),
     "floor segment": Target([b'{"v":1,"live":["' + b"0" * 64 + b'"]}'], parse_floor_segment),
     "presence": Target([PRESENCE], parse_presence),
+    "question": Target([question_payload(ALICE), DELTA], lambda payload: read_question(payload, TRUST)),
+    "question body": Target(
+        [
+            bytes(decode_single(one).body)
+            for one in (question_payload(ALICE), question_payload(ALICE, propose=(unset("a"),)))
+        ],
+        signed("question", lambda payload: read_question(payload, TRUST)),
+    ),
+    "answer": Target(
+        [*answers("stt", "pi-3", [DELTA, INDEX], more=True), fit_answer("stt", "pi-3", Fit("fits"))], parse_answer
+    ),
     "schema": Target([SCHEMA], schema),
     "last known good": Target([_LAST_GOOD], last_good),
     "sealed": Target(

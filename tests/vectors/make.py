@@ -13,13 +13,16 @@ from tars_settings.core.delta import Ack, Assignment
 from tars_settings.core.floor import FloorBody, cut
 from tars_settings.core.head import LargeRef, Segment, encode_segment, segment_digest
 from tars_settings.core.presence import Presence, ScopeReport, encode_presence
+from tars_settings.core.question import Fit, HistoryQuestion, QuestionBody, answers, fit_answer
 from tars_settings.core.register import Registers, effective
 from tars_settings.core.topics import (
+    AnswerTopic,
     FloorSegmentTopic,
     FloorTopic,
     IndexTopic,
     KeyTopic,
     PresenceTopic,
+    QuestionTopic,
     SchemaTopic,
     SegmentTopic,
     Topics,
@@ -45,6 +48,7 @@ from tests.fleets import (
     index_payload,
     key_topic,
     later_payload,
+    question_payload,
     segment_payload,
     set_,
     trust_payload,
@@ -79,6 +83,7 @@ def topics() -> Any:
         TrustTopic(), TrustTopic(7), KeyTopic("stt-worker", "vad"), KeyTopic("_all", "audio.vad_threshold"),
         KeyTopic("stt-worker@pi-3", "a.b.c"), IndexTopic(SCOPE, kid), SegmentTopic(SCOPE, kid, 12), FloorTopic(SCOPE),
         FloorSegmentTopic(SCOPE, other), SchemaTopic(SCOPE, other), PresenceTopic("stt-worker", "pi-3"),
+        QuestionTopic("stt-worker@pi-3"), AnswerTopic(other, "stt-worker", "pi-3"),
     ]  # fmt: skip
     nothing = [
         "", "system/config", "system/config/", "system/config/stt-worker", "system/config/Stt/vad",
@@ -162,6 +167,8 @@ def envelopes() -> Any:
             _signed("a floor whose list is in parts", "floor", FLOORS["in parts"]),
             _signed("the first trust document", "trust", TRUST),
             _signed("one that rotates the roots", "trust", rotated),
+            _signed("a question about history", "question", HISTORY_ASKED),
+            _signed("a proposal", "question", PROPOSED),
         ],
         "segments": [{"bytes": one.decode(), "digest": segment_digest(one)} for one in (segment, large)],
         "floor_parts": [FLOORS["part 1"].decode(), FLOORS["part 2"].decode()],
@@ -176,7 +183,12 @@ def _secret(key: str, ciphertext: Any) -> Any:
     return Assignment(key, secret=ciphertext)
 
 
+HISTORY_ASKED = question_payload(
+    ALICE, history=HistoryQuestion(20, key="audio.gain", since=40), of=50, within_s=1.0, at="2026-01-01T00:00:00Z"
+)
+PROPOSED = question_payload(ALICE, propose=(set_("vad", 0.6), unset("model")), to=("stt-worker@pi-3",))
 GOOD = delta_payload(ALICE, 5, set_("vad", 0.5))
+GOOD_BODY = delta_body(5)
 LATER = b'{"of":"a later form"}'
 RETIRED = trust_payload(2, writers=(listed(ALICE, status="retired", retired={SCOPE: Retirement(1, 5, 3)}), listed(BOB)))
 ENDORSING = trust_payload(
@@ -316,6 +328,46 @@ def merges() -> Any:
     ]  # fmt: skip
 
 
+def questions() -> Any:
+    """What a fresh peer that holds *held* says of a question, which of two workers it asks, and answers to it."""
+    gone = trust_payload(2, writers=(listed(ALICE, status="retired"), listed(BOB)))
+    cases = [
+        ("about history", (TRUST,), HISTORY_ASKED, "valid", ""),
+        ("a proposal", (TRUST,), PROPOSED, "valid", ""),
+        ("a stranger", (TRUST,), question_payload(MALLORY), "rejected", "unknown-writer"),
+        ("a retired writer", (TRUST, gone), question_payload(ALICE), "rejected", "retired"),
+        ("about what no grant touches", (TRUST, NARROW), question_payload(ALICE, scope="llm"), "rejected",
+         "not-granted"),
+        ("about what a grant touches in part", (TRUST, NARROW), question_payload(ALICE), "valid", ""),
+        ("proposing what is not granted", (TRUST, NARROW), PROPOSED, "rejected", "not-granted"),
+        ("two questions at once", (TRUST,),
+         question_payload(ALICE, history=HistoryQuestion(1), propose=(set_("vad"),)), "rejected", "malformed"),
+        ("no question", (TRUST,), ALICE.sign("question", FLEET, GOOD_BODY), "rejected", "malformed"),
+        ("a delta", (TRUST,), GOOD, "rejected", "bad-signature"),
+    ]  # fmt: skip
+    return {
+        "asked": [
+            {
+                "name": name, "held": [one.decode() for one in held], "payload": payload.decode(), "verdict": verdict,
+                "reason": reason,
+            }
+            for name, held, payload, verdict, reason in cases
+        ],
+        "shares": [
+            {"nonce": f"{n:032x}", "of": 4, "worker": "stt-worker@pi-3", "asked": _asks(f"{n:032x}", 4)}
+            for n in range(8)
+        ],
+        "answers": [
+            *(one.decode() for one in answers("stt-worker", "pi-3", [GOOD, RETIRED], more=True)),
+            fit_answer("stt-worker", "pi-3", Fit("refused", "vad: too high", ("vad",))).decode(),
+        ],
+    }  # fmt: skip
+
+
+def _asks(nonce: str, of: int) -> bool:
+    return QuestionBody(SCOPE, 1, nonce, of, history=HistoryQuestion(1)).asks("stt-worker", "pi-3")
+
+
 def presence() -> Any:
     """A worker's report."""
     report = Presence(
@@ -332,6 +384,7 @@ FILES = {
     "envelopes": envelopes,
     "verdicts": verdicts,
     "merges": merges,
+    "questions": questions,
     "presence": presence,
 }
 

@@ -12,6 +12,7 @@ from tars_settings.core.delta import parse_delta
 from tars_settings.core.floor import parse_floor_segment
 from tars_settings.core.head import parse_segment, segment_digest
 from tars_settings.core.presence import encode_presence, parse_presence
+from tars_settings.core.question import HistoryQuestion, QuestionBody, parse_answer
 from tars_settings.core.register import Registers, effective
 from tars_settings.core.topics import Topics
 from tars_settings.core.wire import decode_envelope, digest_of, pae
@@ -20,8 +21,10 @@ from tars_settings.gossip.effects import Effect, HeldBack, Rejected
 from tars_settings.gossip.loading import Loading
 from tars_settings.gossip.peer import Peer
 from tars_settings.trust import sodium
+from tars_settings.trust.document import follow, pin
 from tars_settings.trust.keys import SecretKey, SigningKey, fleet_id, parse_fleet
 from tars_settings.trust.secrets import decrypt
+from tars_settings.trust.validity import read_question
 from tests.vectors.make import FILES, HERE, text_of
 
 
@@ -65,6 +68,24 @@ def test_envelopes() -> None:
         assert segment_digest(one["bytes"].encode()) == one["digest"]
         parse_segment(one["bytes"].encode())
     assert sum(len(parse_floor_segment(part.encode())) for part in vectors("envelopes")["floor_parts"]) == 500
+
+
+def test_questions() -> None:
+    made = vectors("questions")
+    for one in made["asked"]:
+        trust = pin(parse_fleet(vectors("keys")["fleet"]["text"]))
+        for held in one["held"]:
+            trust = follow(trust, held.encode())
+        try:
+            reason = read_question(one["payload"].encode(), trust)[1].reason
+        except RejectedError as error:
+            reason = error.reason
+        assert ("rejected" if reason else "valid", reason) == (one["verdict"], one["reason"]), one["name"]
+    for share in made["shares"]:
+        body = QuestionBody("stt-worker", 1, share["nonce"], share["of"], history=HistoryQuestion(1))
+        assert body.asks(*share["worker"].split("@")) is share["asked"]
+    assert {share["asked"] for share in made["shares"]} == {True, False}
+    assert [parse_answer(text.encode()).worker for text in made["answers"]] == ["stt-worker@pi-3"] * 2
 
 
 def test_the_encrypted_value_opens() -> None:
