@@ -18,6 +18,7 @@ from tars_settings.agent.answering import Answering
 from tars_settings.agent.keep import LOOPING, LastGood
 from tars_settings.agent.loop import Agent
 from tars_settings.agent.recorded import tell_history
+from tars_settings.agent.trying import tell_fit
 from tars_settings.core.delta import Ack, Delta
 from tars_settings.core.names import scopes_of
 from tars_settings.core.presence import Presence, RefusalReport, ScopeReport, State, encode_presence, is_asked
@@ -107,6 +108,7 @@ class Follower(Generic[T]):
             instance,
             self.scopes,
             history=lambda body, wanted: tell_history(agent, body, wanted),
+            propose=lambda body: tell_fit(builder, self._view(), body, [one.delta for one in self.built.refused]),
         )
         self.built: Built[T] = self._build()
         self._guard_against_crash_loop()

@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 import typer
 
-from tars_settings.cli import outcome
-from tars_settings.cli.common import CONNECT_WITHIN_S, INTERRUPTED, Common, command
-from tars_settings.cli.founding import adopt_trust
-from tars_settings.cli.values import assignments, checked_keys, model_of, typed, typed_by_model
+from tars_settings.cli.carrying import How, carry_out
+from tars_settings.cli.change import Change
+from tars_settings.cli.common import WAIT_ALL, Common, command
+from tars_settings.cli.files import Content, read_content
+from tars_settings.cli.quorum import Quorum
+from tars_settings.cli.values import assignments, checked_keys, model_of
+from tars_settings.cli.wanted import unknown_of, wanted
 from tars_settings.core.names import Scope
-from tars_settings.errors import UsageError
-from tars_settings.schema import is_secret, schema_hash
+from tars_settings.core.register import Register
+from tars_settings.errors import PlainOrSecretError, UsageError
+from tars_settings.schema import is_secret, schema_hash, schema_of
 from tars_settings.settings import Settings, service_of
-from tars_settings.writer import Receipt, Writer
+from tars_settings.writer import Writer
 
 TargetArgument = Annotated[
     str, typer.Argument(metavar="SERVICE[@INSTANCE]", help="Whom it addresses; _all for every service")
 ]
 WordsArgument = Annotated[
-    list[str], typer.Argument(metavar="KEY=VALUE...", help="What to set, such as vad_threshold=0.6")
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE...]", help="What to set, such as vad_threshold=0.6")
 ]
+FileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--file", "-f", metavar="FILE", help="Set what a .env, .json, .yaml or .toml file says; - reads stdin"
+    ),
+]
+FormatOption = Annotated[
+    str | None, typer.Option("--format", metavar="FORMAT", help="The file's format: env, json, yaml or toml")
+]
+SkipOption = Annotated[bool, typer.Option("--skip-unknown", help="Leave out what is no setting of the workers")]
+SplitOption = Annotated[bool, typer.Option("--split", help="Push in several deltas where one is too small; not atomic")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would change, ask the workers, push nothing")]
 KeysArgument = Annotated[list[str], typer.Argument(metavar="KEY...", help="What to unset")]
 ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept with the change")]
 ByOption = Annotated[str | None, typer.Option("--by", metavar="NAME", help="Who; by default this user")]
@@ -36,9 +53,15 @@ PlainOption = Annotated[bool, typer.Option("--plain", help="No key of this push 
 ExpectOption = Annotated[
     int | None, typer.Option("--expect-epoch", metavar="N", min=0, help="Refuse when the scope is not at this epoch")
 ]
-WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the workers' answers")]
+WaitOption = Annotated[
+    bool,
+    typer.Option("--wait/--no-wait", help="Wait for the workers' answers; --wait all asks every one of a large fleet"),
+]
+WaitAllOption = Annotated[bool, typer.Option(WAIT_ALL, hidden=True)]
+QuorumOption = Annotated[
+    str | None, typer.Option("--quorum", metavar="N|N%", help="How many of the workers asked must have applied it")
+]
 TimeoutOption = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=0, help="How long to wait for them")]
-
 
 SCHEMA_WITHIN_S: Final = 3.0
 
@@ -49,23 +72,24 @@ def register(app: typer.Typer) -> None:
     command(app, "unset", unset)
 
 
-@dataclass(frozen=True)
-class _Wait:
-    workers: bool
-    timeout_s: float
-
-
 def push(
     common: Common,
     target: TargetArgument,
-    words: WordsArgument,
+    words: WordsArgument = None,
+    file: FileOption = None,
+    form: FormatOption = None,
+    skip_unknown: SkipOption = False,
     reason: ReasonOption = "",
     by: ByOption = None,
     model: ModelOption = None,
     secret: SecretOption = None,
     plain: PlainOption = False,
     expect_epoch: ExpectOption = None,
+    split: SplitOption = False,
+    dry_run: DryRunOption = False,
     wait: WaitOption = True,
+    wait_all: WaitAllOption = False,
+    quorum: QuorumOption = None,
     timeout_s: TimeoutOption = 5.0,
 ) -> int:
     """Set keys of a service, and see which workers applied them.
@@ -74,23 +98,28 @@ def push(
 
     Example: tars-settings push stt-worker vad_threshold=0.6 --reason "noisy kitchen"
     """
-    texts, scope = assignments(words), Scope.parse(target)
+    if not words and file is None:
+        raise UsageError("nothing to push: say KEY=VALUE, or --file FILE")
+    texts, scope = assignments(words or ()), Scope.parse(target)
+    content = Content() if file is None else read_content(file, form)
     settings = _model_for(model, scope)
     secrets = checked_keys(secret or ())
-    if strangers := sorted(set(secrets) - texts.keys()):
-        raise UsageError(f"--secret {', '.join(strangers)}: this push does not set it")
-    options: dict[str, Any] = {"secret": secrets, "reason": reason, "by": by, "expect_epoch": expect_epoch}
+    options: dict[str, Any] = {"reason": reason, "by": by, "expect_epoch": expect_epoch}
+    how = how_of(wait=wait, wait_all=wait_all, quorum=quorum, timeout_s=timeout_s, split=split, dry_run=dry_run)
 
-    def write(writer: Writer) -> Receipt:
-        if settings is not None:
-            return writer.push(settings, typed_by_model(settings, texts), instance=scope.instance, **options)
-        schemas = published(writer, scope)
-        values = typed(texts, schemas)
-        told = _Told.of(writer, scope, values, schemas)
-        hidden, open_ = {*secrets, *told.secret}, {*told.plain, *(told.undescribed if plain else ())}
-        return writer.push(str(scope), values, **(options | {"secret": hidden, "plain": open_ - hidden}))
+    def prepare(writer: Writer) -> Change:
+        schemas = published(writer, scope) if settings is None else [schema_of(settings)]
+        found = wanted(texts, content, schemas, skip_unknown=skip_unknown)
+        if not found.values:
+            raise UsageError("nothing to push: none of these names is a setting of the workers")
+        if strangers := sorted(set(secrets) - found.values.keys()):
+            raise UsageError(f"--secret {', '.join(strangers)}: this push does not set it")
+        change = Change(
+            scope, settings or str(scope), found.values, options=options, notes=found.told, schemas=tuple(schemas)
+        )
+        return as_described(writer, change, schemas, secrets=secrets, plain=plain)
 
-    return _carry_out(common, write, _Wait(wait, timeout_s))
+    return carry_out(common, prepare, how)
 
 
 def unset(
@@ -100,7 +129,10 @@ def unset(
     reason: ReasonOption = "",
     by: ByOption = None,
     expect_epoch: ExpectOption = None,
+    dry_run: DryRunOption = False,
     wait: WaitOption = True,
+    wait_all: WaitAllOption = False,
+    quorum: QuorumOption = None,
     timeout_s: TimeoutOption = 5.0,
 ) -> int:
     """Take the fleet's opinion on keys away: the next lower source shows again.
@@ -109,7 +141,20 @@ def unset(
     """
     scope, names = Scope.parse(target), checked_keys(keys)
     options: dict[str, Any] = {"reason": reason, "by": by, "expect_epoch": expect_epoch}
-    return _carry_out(common, lambda writer: writer.unset(str(scope), names, **options), _Wait(wait, timeout_s))
+    how = how_of(wait=wait, wait_all=wait_all, quorum=quorum, timeout_s=timeout_s, dry_run=dry_run)
+    return carry_out(common, lambda _: Change(scope, str(scope), unset=names, options=options), how)
+
+
+def how_of(*, wait: bool, wait_all: bool, quorum: str | None, **more: Any) -> How:
+    """Return how a push is to be carried out, as its options say.
+
+    Raises:
+        UsageError: they contradict each other.
+    """
+    if not wait and (wait_all or quorum is not None):
+        raise UsageError("--no-wait waits for no worker: leave --quorum and --wait all out")
+    wanted_quorum = None if quorum is None else Quorum.of(quorum)
+    return How("everyone" if wait_all else "asked" if wait else "nobody", quorum=wanted_quorum, **more)
 
 
 def _model_for(name: str | None, scope: Scope) -> type[Settings] | None:
@@ -138,42 +183,42 @@ def published(writer: Writer, scope: Scope) -> list[bytes]:
 
 
 @dataclass(frozen=True)
-class _Told:
-    """What schemas and signed deltas say of keys: secrets, plain ones, and those that neither describes."""
+class Told:
+    """What schemas and signed deltas say of keys: secrets, plain ones, and those of which nobody says anything."""
 
     secret: frozenset[str]
     plain: frozenset[str]
     undescribed: frozenset[str]
 
     @classmethod
-    def of(cls, writer: Writer, scope: Scope, keys: Iterable[str], schemas: Sequence[bytes]) -> _Told:
+    def of(cls, writer: Writer, scope: Scope, keys: Iterable[str], schemas: Sequence[bytes]) -> Told:
         """Ask the schemas, and the scope's winners."""
         writer.sync(str(scope))
+        return cls.by(writer.view(str(scope)), keys, schemas)
+
+    @classmethod
+    def by(cls, held: Mapping[str, Register], keys: Iterable[str], schemas: Sequence[bytes]) -> Told:
+        """Ask the schemas, and what a scope *held*."""
         said = {key: {is_secret(schema, key) for schema in schemas} for key in keys}
-        encrypted = {key for key, one in writer.view(str(scope)).items() if one.assignment.is_secret}
+        encrypted = {key for key, one in held.items() if one.assignment.is_secret}
         secret = frozenset(key for key, words in said.items() if True in words or key in encrypted)
-        plain = frozenset(key for key, words in said.items() if False in words and key not in secret)
+        plain = frozenset(key for key, words in said.items() if (False in words or key in held) and key not in secret)
         return cls(secret, plain, frozenset(said) - secret - plain)
 
 
-def _carry_out(common: Common, write: Callable[[Writer], Receipt], wait: _Wait) -> int:
-    adopt_trust(common.environment())
-    receipt: Receipt | None = None
-    try:
-        with Writer(connect_within_s=CONNECT_WITHIN_S, **common.given()) as writer:
-            receipt = write(writer)
-            report = receipt.wait(wait.timeout_s, "applied" if wait.workers else "retained")
-    except KeyboardInterrupt:
-        common.out.note(_interrupted(receipt))
-        return INTERRUPTED
-    outcome.show(common.out, receipt, report, waited=wait.workers)
-    return outcome.exit_code(report)
+def as_described(
+    writer: Writer, change: Change, schemas: Sequence[bytes], *, secrets: Sequence[str] = (), plain: bool = False
+) -> Change:
+    """Return a change with its secrets and plain keys known: by schemas, by signed deltas, and by what was said.
 
-
-def _interrupted(receipt: Receipt | None) -> str:
-    if receipt is None:
-        return "interrupted: nothing was signed, as far as is known; tars-settings list says what the fleet has"
-    return (
-        f"interrupted: {receipt.scope} epoch {receipt.epoch} is signed and on its way; "
-        "tars-settings status says who has it, and the next push finishes what is left of it"
+    Raises:
+        PlainOrSecretError: nobody said it of some keys; all of them are named, with those that may be meant.
+    """
+    told = Told.of(writer, change.scope, change.values, schemas)
+    secret = {*secrets, *told.secret}
+    undescribed = sorted(told.undescribed - secret)
+    if undescribed and not plain:
+        raise PlainOrSecretError(unknown_of(undescribed, schemas))
+    return dataclasses.replace(
+        change, secret=frozenset(secret), plain=frozenset((told.plain | told.undescribed) - secret)
     )

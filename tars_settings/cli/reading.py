@@ -155,6 +155,7 @@ class Values:
 
     def __init__(self, reading: Reading, environment: Environment, reveal: Collection[str] = ()) -> None:
         self._reading = reading
+        self._environment = environment
         self._keys: dict[str, SecretKey] = environment.secret_keys() if reveal else {}
         self._reveal = frozenset(reveal)
         self.revealed: list[str] = []
@@ -170,19 +171,28 @@ class Values:
         if register.key not in self._reveal:
             return MASK
         where = f"{register.delta.scope} {register.key}"
-        value = self._opened(register)
+        value = self._opened(register, self._keys)
         if where not in self.revealed:
             self.revealed.append(where)
             _audit.info("revealed: %s, to %s", where, getpass.getuser(), extra={"tars_event": "revealed"})
         return value
 
-    def _opened(self, register: Register) -> Any:
+    def holds(self, register: Register, value: Any) -> bool:
+        """Return whether a register holds a value; an encrypted one that can't be opened here is taken to differ."""
+        keys = self._environment.secret_keys() if register.assignment.is_secret else {}
+        try:
+            held = self._opened(register, keys)
+        except DecryptionError:
+            return False
+        return json.dumps(held, sort_keys=True) == json.dumps(value, sort_keys=True)
+
+    def _opened(self, register: Register, keys: dict[str, SecretKey]) -> Any:
         if not register.assignment.is_secret:
             return register.assignment.set
         ciphertext: Any = register.assignment.secret
         scope, fleet = register.delta.scope, self._reading.trust.fleet
         try:
-            return json.loads(decrypt(ciphertext, self._keys, fleet=fleet, scope=scope, key=register.key))
+            return json.loads(decrypt(ciphertext, keys, fleet=fleet, scope=scope, key=register.key))
         except DecryptionError as error:
             reason = str(error)
         except ValueError:

@@ -23,6 +23,15 @@ class Wanted:
     notes: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
 
+    @property
+    def told(self) -> tuple[str, ...]:
+        """All that is to be said of it."""
+        return (
+            (*self.notes, f"left out, since no worker has it: {', '.join(self.skipped)}")
+            if self.skipped
+            else self.notes
+        )
+
 
 @dataclass
 class _Reading:

@@ -43,7 +43,8 @@ from tars_settings.writer.values import Wish, assignments, sealed
 CONNECT_WITHIN_S: Final = 10.0
 LOOK_AGAIN_S: Final = 0.02
 ASK_ALL_UP_TO: Final = 100
-"""Workers that are all asked to report at once; of more, about this many are."""
+"""Workers that are all asked to report at once; of more, about this many are, unless everyone is to answer."""
+ANSWERS_PER_S: Final = 500
 
 
 class Writer:
@@ -174,6 +175,12 @@ class Writer:
         self._agent.call(lambda: found.update(self._agent.replicator.peer.registers.winners(scope)))
         return found
 
+    def epoch(self, scope: str) -> int:
+        """Return the epoch that ``expect_epoch`` is compared with; call :meth:`sync` first."""
+        found: list[int] = []
+        self._agent.call(lambda: found.append(self._agent.replicator.epoch_of(scope)))
+        return found[0] if found else 0
+
     def presences(self, service: str | None = None, timeout_s: float = 2.0) -> list[Presence]:
         """Return what workers say of themselves, by service and instance.
 
@@ -204,7 +211,7 @@ class Writer:
 
         Raises:
             ConfigurationError: this writer only looks, and has no key to sign a question with.
-            NotGrantedError: no grant of its key touches the scope, so that nobody would answer.
+            NotGrantedError: no grant of its key touches the scope, or covers what is proposed: nobody would answer.
         """
         name = str(Scope.parse(scope))
         if self._signer is None:
@@ -212,6 +219,9 @@ class Writer:
         writer = self.trust.writer(self._signer.kid)
         if writer is None or not writer.touches(name):
             raise NotGrantedError(f"writer {self._signer.name!r} may not ask about {name}: no grant of it touches that")
+        proposed = question if isinstance(question, tuple) else ()
+        if barred := [item.key for item in proposed if not writer.may_write(name, item.key)]:
+            raise NotGrantedError(f"writer {self._signer.name!r} may not write {name} {', '.join(barred)}")
         self.presences(Scope.parse(name).service)
         with self._changed:
             readers = [one for one, _ in self._heard.readers(name) if one.state != "offline"]
@@ -248,13 +258,15 @@ class Writer:
         by: str | None = None,
         expect_epoch: int | None = None,
         force: bool = False,
+        ask_everyone: bool = False,
         timeout_s: float = 10.0,
     ) -> Receipt:
         """Sign and publish a change of one scope, and return its receipt as soon as it is signed and stored.
 
         *target* is a Settings class, or a scope such as ``stt-worker``, ``stt-worker@pi-3`` or ``_all``. Values are
         checked against the class, else against every schema that workers of the service published. A key is encrypted
-        when the class, a schema, an earlier signed delta or *secret* says so; *plain* says that it is none.
+        when the class, a schema, an earlier signed delta or *secret* says so; *plain* says that it is none. About a
+        hundred workers are asked to report at once; with *ask_everyone* all of them, spread at 500 a second.
 
         Raises:
             InvalidValueError: values do not fit; all bad keys are named together. Nothing was signed.
@@ -263,22 +275,48 @@ class Writer:
             TooLargeError: it does not fit a delta; the message says which split would.
         """
         scope = self._scope_of(target, instance)
+        try:
+            assign = self.assignments(target, values, unset=unset, instance=instance, secret=secret, plain=plain)
+        except errors.TarsSettingsError:
+            values = {}  # a traceback with locals would show what was to become a secret
+            raise
+        return self._send(
+            scope,
+            assign,
+            by=by,
+            reason=reason,
+            expect_epoch=expect_epoch,
+            force=force,
+            ask_everyone=ask_everyone,
+            timeout_s=timeout_s,
+        )
+
+    def assignments(
+        self,
+        target: type[BaseSettings] | str,
+        values: Mapping[str, Any],
+        *,
+        unset: Iterable[str] = (),
+        instance: str | None = None,
+        secret: Collection[str] = (),
+        plain: Collection[str] = (),
+    ) -> tuple[Assignment, ...]:
+        """Return what :meth:`push` would sign, typed and checked, secrets encrypted; a proposal for :meth:`ask`.
+
+        Raises:
+            InvalidValueError, PlainOrSecretError: as :meth:`push` does.
+        """
+        scope = self._scope_of(target, instance)
         self.sync(scope)
         schemas = functools.partial(self._schemas_of, scope)
-        refusal: errors.TarsSettingsError | None = None
-        assign: tuple[Assignment, ...] = ()
         try:
             wish = Wish(scope, values, tuple(unset), secret, plain)
-            assign = assignments(wish, target, schemas, self.view(scope), self._sealed(scope))
+            return assignments(wish, target, schemas, self.view(scope), self._sealed(scope))
         except errors.TarsSettingsError as error:
             refusal = type(error)(*error.args)
-        if refusal is not None:
-            # Out here, and without the values: a traceback with locals would show what was to become a secret.
-            values, wish = {}, Wish(scope, {})
-            raise refusal
-        return self._send(
-            scope, assign, by=by, reason=reason, expect_epoch=expect_epoch, force=force, timeout_s=timeout_s
-        )
+        # Out here, and without the values: a traceback with locals would show what was to become a secret.
+        values, wish = {}, Wish(scope, {})
+        raise refusal
 
     def push_as_is(
         self, scope: str, assign: tuple[Assignment, ...], *, reason: str = "", timeout_s: float = 10.0
@@ -295,7 +333,14 @@ class Writer:
         return self._send(scope, assign, reason=reason, timeout_s=timeout_s)
 
     def _send(
-        self, scope: str, assign: tuple[Assignment, ...], *, by: str | None = None, timeout_s: float, **said: Any
+        self,
+        scope: str,
+        assign: tuple[Assignment, ...],
+        *,
+        by: str | None = None,
+        timeout_s: float,
+        ask_everyone: bool = False,
+        **said: Any,
     ) -> Receipt:
         receipt = Receipt(scope, tuple(item.key for item in assign), self.wait)
         with self._changed:
@@ -303,8 +348,8 @@ class Writer:
             ref = self._refs
             self._receipts[ref] = receipt
         self.presences(Scope.parse(scope).service)
-        ack = self._ack(scope)
-        receipt.ack_of = ack.of
+        ack = self._ack(scope, everyone=ask_everyone)
+        receipt.ack_of, receipt.spread_s = ack.of, ack.within_s
         at = self._agent.clock.wall().isoformat(timespec="seconds").replace("+00:00", "Z")
         push = Push(ref, scope, assign, at=at, by=_user() if by is None else by, ack=ack, **said)
         receipt.pushed_s = time.monotonic()
@@ -336,34 +381,46 @@ class Writer:
         service = Scope.parse(scope).service
         return [] if service is None else self.schemas(service)
 
-    def _ack(self, scope: str) -> Ack:
+    def _ack(self, scope: str, *, everyone: bool) -> Ack:
         with self._changed:
             live = [one for one, _ in self._heard.readers(scope) if one.state != "offline"]
-        return Ack(1, 0.0) if len(live) <= ASK_ALL_UP_TO else Ack(len(live) // ASK_ALL_UP_TO, 1.0)
+        if len(live) <= ASK_ALL_UP_TO:
+            return Ack(1, 0.0)
+        return Ack(1, len(live) / ANSWERS_PER_S) if everyone else Ack(len(live) // ASK_ALL_UP_TO, 1.0)
 
     # --- results -----------------------------------------------------------------------------------------------------
 
     def wait(
-        self, receipt: Receipt, timeout_s: float, need: Need, on_reply: Callable[[Reply], None] | None = None
+        self,
+        receipt: Receipt,
+        timeout_s: float,
+        need: Need,
+        on_reply: Callable[[Reply], None] | None = None,
+        enough: Callable[[Report], bool] | None = None,
     ) -> Report:
         """Wait as :meth:`Receipt.wait` says."""
         due_s = time.monotonic() + timeout_s
-        enough = ("accepted", *ENDS) if need == "accepted" else ENDS
+        ends = ("accepted", *ENDS) if need == "accepted" else ENDS
         told: set[tuple[str, str]] = set()
         with self._changed:
             while True:
-                replies = self._heard.replies(receipt)
-                for reply in replies:
+                report = self._report(receipt)
+                for reply in report.replies:
                     if on_reply is not None and reply.fate != "silent" and (reply.service, reply.instance) not in told:
                         told.add((reply.service, reply.instance))
                         on_reply(reply)
-                silent = any(reply.fate == "silent" for reply in replies)
+                silent = any(reply.fate == "silent" for reply in report.replies)
                 failed = receipt.stage in FAILURES
-                done = receipt.stage in enough and (need != "applied" or not silent or failed)
+                satisfied = enough is not None and enough(report)
+                done = receipt.stage in ends and (need != "applied" or not silent or failed or satisfied)
                 left_s = due_s - time.monotonic()
                 if done or left_s <= 0:
-                    break
+                    return report
                 self._changed.wait(left_s)
+
+    def _report(self, receipt: Receipt) -> Report:
+        """Return what is known of a push now; under the lock."""
+        replies = self._heard.replies(receipt)
         asked = sum(1 for reply in replies if reply.fate not in ("offline", "unasked"))
         return Report(receipt.stage, receipt.reason, tuple(replies), asked)
 
