@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from tars_settings.core.names import is_key
-from tars_settings.schema import Entry, entries_of, is_model, keys_of, variables_of
+from tars_settings.schema import Entry, entries_of, is_model, is_secret, keys_of, variables_of
 
 _AT_MOST: Final = 3
+_ALIKE: Final = 0.6
 _INDENT: Final = "    "
 
 
@@ -19,7 +20,7 @@ def is_known(schemas: Iterable[bytes], key: str) -> bool:
     >>> is_known([b'{"properties":{"a":{"type":"object"}}}'], "a.b"), is_known([], "a")
     (True, False)
     """
-    return any(key == one or key.startswith(one + ".") for schema in schemas for one in keys_of(schema))
+    return any(is_secret(schema, key) is not None for schema in schemas)
 
 
 def allowed(schemas: Iterable[bytes], key: str) -> str:
@@ -56,10 +57,14 @@ def similar(schemas: Sequence[bytes], key: str) -> tuple[str, ...]:
     """
     known = {one.lower(): one for schema in schemas for one in keys_of(schema)}
     known |= {name.lower(): one for schema in schemas for name, one in variables_of(schema).items()}
-    wanted = key.lower().replace("__", ".")
-    same_end = [one for lowered, one in known.items() if lowered.rpartition(".")[2] == wanted]
-    close = difflib.get_close_matches(wanted, known, n=_AT_MOST, cutoff=0.6)
-    return tuple(dict.fromkeys([*same_end, *(known[one] for one in close)]))[:_AT_MOST]
+    forms = {key.lower(), key.lower().replace("__", ".")}
+    same_end = [one for name, one in known.items() if name.rpartition(".")[2] in forms]
+    close = sorted(((_likeness(name, forms), one) for name, one in known.items()), key=lambda item: -item[0])
+    return tuple(dict.fromkeys([*same_end, *(one for likeness, one in close if likeness >= _ALIKE)]))[:_AT_MOST]
+
+
+def _likeness(name: str, forms: Iterable[str]) -> float:
+    return max(difflib.SequenceMatcher(None, name, form).ratio() for form in forms)
 
 
 def meant(schemas: Sequence[bytes], key: str) -> str:

@@ -13,7 +13,6 @@ import typer
 
 from tars_settings.adapters.statedir import private_dir
 from tars_settings.cli import differences
-from tars_settings.cli.allowed import with_allowed
 from tars_settings.cli.carrying import carry_out
 from tars_settings.cli.change import Change
 from tars_settings.cli.common import CONNECT_WITHIN_S, Common, command
@@ -39,7 +38,7 @@ from tars_settings.cli.ratify import confirmed
 from tars_settings.cli.reading import Reading, Values, folded
 from tars_settings.cli.sheet import Row, SheetError, changes, kept, parsed, with_errors, without_errors, written
 from tars_settings.cli.values import checked_keys
-from tars_settings.cli.wanted import unknown_of
+from tars_settings.cli.wanted import check_all
 from tars_settings.core.names import Scope
 from tars_settings.errors import RefusedError, TarsSettingsError
 from tars_settings.schema import check, is_model
@@ -192,13 +191,13 @@ class _Sheet:
             for key, value in put.items()
             for said in dict.fromkeys(said for schema in seen.schemas for said in check(schema, key, value))
         ]
-        if complaints:
-            raise SheetError(with_allowed("\n".join(complaints), seen.schemas).splitlines())
         told = Told.by(seen.reading.scopes[scope], put, seen.schemas)
         secret = {*(key for key in self._secrets if key in put), *told.secret}
-        undescribed = sorted(told.undescribed - secret)
-        if undescribed and not self._plain:
-            raise SheetError(unknown_of(undescribed, seen.schemas).splitlines())
+        undescribed = () if self._plain else sorted(told.undescribed - secret)
+        try:
+            check_all(complaints, undescribed, seen.schemas)
+        except RefusedError as error:
+            raise SheetError(str(error).splitlines()) from None
         open_ = frozenset((told.plain | told.undescribed) - secret)
         return Change(seen.scope, scope, put, tuple(gone), frozenset(secret), open_, options, schemas=seen.schemas)
 

@@ -16,6 +16,7 @@ from typing import Final
 from tars_settings.errors import ConfigurationError, RefusedError
 
 _LAST_RESORT: Final = "vi"
+_STDERR: Final = 2
 
 
 def command_of(environment: Mapping[str, str]) -> list[str]:
@@ -73,9 +74,11 @@ def _run(words: list[str]) -> int:
     before = signal.signal(signal.SIGINT, pass_over)
     try:
         # stdout may be a pipe; an editor draws on the terminal.
-        stdout = sys.stderr if not sys.stdout.isatty() else None
+        stdout = None if sys.stdout.isatty() else _STDERR
         return subprocess.run(words, stdout=stdout, check=False).returncode  # noqa: S603 - the person's own command
     except OSError as error:
-        raise ConfigurationError(f"the editor {words[0]!r}: {error.strerror}; name one in VISUAL or EDITOR") from None
+        raise ConfigurationError(
+            f"the editor {words[0]!r}: {error.strerror or error}; name one in VISUAL or EDITOR"
+        ) from None
     finally:
         signal.signal(signal.SIGINT, before)

@@ -16,10 +16,10 @@ from tars_settings.cli.common import WAIT_ALL, Common, command
 from tars_settings.cli.files import Content, read_content
 from tars_settings.cli.quorum import Quorum
 from tars_settings.cli.values import assignments, checked_keys, model_of
-from tars_settings.cli.wanted import unknown_of, wanted
+from tars_settings.cli.wanted import check_all, wanted
 from tars_settings.core.names import Scope
 from tars_settings.core.register import Register
-from tars_settings.errors import PlainOrSecretError, UsageError
+from tars_settings.errors import UsageError
 from tars_settings.schema import is_secret, schema_hash, schema_of
 from tars_settings.settings import Settings, service_of
 from tars_settings.writer import Writer
@@ -110,14 +110,14 @@ def push(
     def prepare(writer: Writer) -> Change:
         schemas = published(writer, scope) if settings is None else [schema_of(settings)]
         found = wanted(texts, content, schemas, skip_unknown=skip_unknown)
-        if not found.values:
+        if not found.values and not found.complaints:
             raise UsageError("nothing to push: none of these names is a setting of the workers")
-        if strangers := sorted(set(secrets) - found.values.keys()):
+        if strangers := sorted(set(secrets) - found.values.keys()) if not found.complaints else ():
             raise UsageError(f"--secret {', '.join(strangers)}: this push does not set it")
         change = Change(
             scope, settings or str(scope), found.values, options=options, notes=found.told, schemas=tuple(schemas)
         )
-        return as_described(writer, change, schemas, secrets=secrets, plain=plain)
+        return as_described(writer, change, found.complaints, secrets=secrets, plain=plain)
 
     return carry_out(common, prepare, how)
 
@@ -142,7 +142,12 @@ def unset(
     scope, names = Scope.parse(target), checked_keys(keys)
     options: dict[str, Any] = {"reason": reason, "by": by, "expect_epoch": expect_epoch}
     how = how_of(wait=wait, wait_all=wait_all, quorum=quorum, timeout_s=timeout_s, dry_run=dry_run)
-    return carry_out(common, lambda _: Change(scope, str(scope), unset=names, options=options), how)
+
+    def prepare(writer: Writer) -> Change:
+        schemas = tuple(published(writer, scope)) if dry_run else ()
+        return Change(scope, str(scope), unset=names, options=options, schemas=schemas)
+
+    return carry_out(common, prepare, how)
 
 
 def how_of(*, wait: bool, wait_all: bool, quorum: str | None, **more: Any) -> How:
@@ -207,18 +212,17 @@ class Told:
 
 
 def as_described(
-    writer: Writer, change: Change, schemas: Sequence[bytes], *, secrets: Sequence[str] = (), plain: bool = False
+    writer: Writer, change: Change, complaints: Sequence[str], *, secrets: Sequence[str] = (), plain: bool = False
 ) -> Change:
     """Return a change with its secrets and plain keys known: by schemas, by signed deltas, and by what was said.
 
     Raises:
-        PlainOrSecretError: nobody said it of some keys; all of them are named, with those that may be meant.
+        InvalidValueError, PlainOrSecretError: as :func:`check_all` does, with the *complaints* that there are already.
     """
-    told = Told.of(writer, change.scope, change.values, schemas)
+    told = Told.of(writer, change.scope, change.values, change.schemas)
     secret = {*secrets, *told.secret}
-    undescribed = sorted(told.undescribed - secret)
-    if undescribed and not plain:
-        raise PlainOrSecretError(unknown_of(undescribed, schemas))
+    undescribed = () if plain else sorted(told.undescribed - secret)
+    check_all(complaints, undescribed, change.schemas)
     return dataclasses.replace(
         change, secret=frozenset(secret), plain=frozenset((told.plain | told.undescribed) - secret)
     )

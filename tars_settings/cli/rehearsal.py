@@ -110,10 +110,11 @@ def _document(writer: Writer, scope: str, told: list[differences.Difference], wo
 def _verdict(scope: str, told: list[differences.Difference], workers: dict[str, _Worker], parts: int) -> str:
     changed = sum(one.changed for one in told)
     counts = {said: sum(one.opinion == said for one in workers.values()) for said in ("fits", "refused", "no answer")}
-    words = {"fits": "would apply it", "refused": "would refuse it", "no answer": "did not answer"}
-    answers = ", ".join(f"{count} {words[said]}" for said, count in counts.items() if count)
+    told_of = [f"{counts['fits']} of {len(workers)} workers would apply it"]
+    told_of += [f"{counts['refused']} would refuse it"] if counts["refused"] else []
+    told_of += [f"{counts['no answer']} did not answer"] if counts["no answer"] else []
     by_part = f" (in {parts} parts, of which each was asked about by itself)" if parts > 1 else ""
     keys = f"{changed} keys of {scope} would change" if changed != 1 else f"1 key of {scope} would change"
     return f"dry run, nothing was pushed: {keys if changed else f'{scope} would not change'}{by_part}; " + (
-        f"{answers} of {len(workers)} workers" if workers else "no worker was there to ask"
+        ", ".join(told_of) if workers else "no worker was there to ask"
     )

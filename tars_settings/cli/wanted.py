@@ -11,17 +11,21 @@ from tars_settings.cli.files import Content
 from tars_settings.cli.render import MASK
 from tars_settings.cli.values import typed_as_far
 from tars_settings.core.names import is_key
-from tars_settings.errors import InvalidValueError
+from tars_settings.errors import InvalidValueError, PlainOrSecretError
 from tars_settings.schema import check, is_model, is_secret, keys_of, variables_of
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Values by key, and what is to be said of how names were read: ``skipped`` ones were left out on demand."""
+    """Values by key, and what is to be said of how names were read: ``skipped`` ones were left out on demand.
+
+    ``complaints`` are lines on what does not fit; values are not quoted.
+    """
 
     values: Mapping[str, Any]
     notes: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    complaints: tuple[str, ...] = ()
 
     @property
     def told(self) -> tuple[str, ...]:
@@ -58,9 +62,6 @@ def wanted(
     A ``.env`` file's names are variables of the workers, where a schema tells them, else keys without regard to case,
     and that is noted. An object descends where a schema has a nested model, and is a value anywhere else. With
     *skip_unknown* names of a file that no schema has are left out, and named.
-
-    Raises:
-        InvalidValueError: what does not fit, all of it together, each with what is allowed. Values are not quoted.
     """
     found = _Reading(dict(words))
     names = _Names(schemas)
@@ -79,9 +80,7 @@ def wanted(
         for key, value in values.items()
         if value == MASK and any(is_secret(schema, key) for schema in schemas)
     ]
-    if found.complaints:
-        raise InvalidValueError(with_allowed("\n".join(found.complaints), schemas))
-    return Wanted(values, tuple(found.notes), tuple(found.skipped))
+    return Wanted(values, tuple(found.notes), tuple(found.skipped), tuple(found.complaints))
 
 
 def _take_variable(found: _Reading, names: _Names, name: str, text: str, line: int, *, skip_unknown: bool) -> None:
@@ -158,11 +157,25 @@ def _leaves(names: _Names, tree: Mapping[str, Any], above: str) -> Iterator[tupl
             yield path, value
 
 
-def unknown_of(keys: Iterable[str], schemas: Sequence[bytes]) -> str:
-    """Return what is to be said of keys that nobody described, with the keys that may be meant."""
-    lines = []
+def check_all(complaints: Sequence[str], undescribed: Sequence[str], schemas: Sequence[bytes]) -> None:
+    """Refuse what does not fit, and keys of which nobody said whether they are secrets: all of it together.
+
+    Raises:
+        InvalidValueError: something does not fit; each with what is allowed.
+        PlainOrSecretError: nothing else is wrong.
+    """
+    lines = [*with_allowed("\n".join(complaints), schemas).splitlines(), *_undescribed(undescribed, schemas)]
+    if complaints:
+        raise InvalidValueError("\n".join(lines))
+    if undescribed:
+        raise PlainOrSecretError("\n".join(lines))
+
+
+def _undescribed(keys: Iterable[str], schemas: Sequence[bytes]) -> Iterator[str]:
     for key in keys:
-        hint = meant(schemas, key)
-        lines.append(f"nobody described {key} yet: no worker published a schema with it, and no delta holds it.")
-        lines += [f"    {hint}"] if hint else []
-    return "\n".join([*lines, "Say --plain or --secret KEY, or --model module:Class"])
+        yield (
+            f"{key}: nobody described it yet: no worker published a schema with it, and no delta holds it. "
+            f"Say --plain or --secret {key}, or --model module:Class"
+        )
+        if hint := meant(schemas, key):
+            yield f"    {hint}"
