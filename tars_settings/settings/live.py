@@ -95,12 +95,16 @@ class SnapshotBuilder(Generic[S]):
         self.cls = cls
         self._trust = environment.pinned if trust is None else trust
         self._captured = Captured(source)
-        self._open = opener(environment.fleet_id, environment.secret_keys)
-        self._folder = Folder(cls, self._captured.above, self._open)
+        self._environment = environment
+        self._folder = self._new_folder()
         self._last_good = _LastGood(environment, self.service, self._trust, last_good)
         self._shadows: dict[str, str | None] = {}
         self._held: S | None = None
         self._held_back: dict[bytes, str] = {}
+
+    def _new_folder(self) -> Folder:
+        opens = opener(self._environment.fleet_id, self._environment.secret_keys)
+        return Folder(self.cls, self._captured.above, opens)
 
     def hold_back(self, digests: Iterable[bytes], reason: str, last_good: FleetView) -> None:
         """Leave these deltas out from now on, whatever they say; their keys keep what *last_good* has."""
@@ -130,8 +134,8 @@ class SnapshotBuilder(Generic[S]):
         They are validated as :meth:`build` would, rules across fields too; nothing is swapped, remembered or kept.
         """
         own = _as_next(scope, assign, self._trust())
-        # A folder of its own: what is only proposed must not stay among what was folded.
-        folder = Folder(self.cls, self._captured.above, self._open)
+        # A folder of its own: what is only proposed must not stay among what was folded and opened.
+        folder = self._new_folder()
         said = Said(_with(view, own), self._last_good.registers)
         failure = ""
         refused: tuple[Refused, ...] = ()
