@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ from tars_settings.cli.change import Change
 from tars_settings.cli.common import WAIT_ALL, Common, command
 from tars_settings.cli.files import Content, read_content
 from tars_settings.cli.quorum import Quorum
+from tars_settings.cli.render import MASK
 from tars_settings.cli.values import assignments, checked_keys, model_of
 from tars_settings.cli.wanted import check_all, wanted
-from tars_settings.core.names import Scope
+from tars_settings.core.names import Scope, overlap
 from tars_settings.core.register import Register
 from tars_settings.errors import UsageError
 from tars_settings.schema import is_secret, schema_hash, schema_of
@@ -64,6 +66,7 @@ QuorumOption = Annotated[
 TimeoutOption = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=0, help="How long to wait for them")]
 
 SCHEMA_WITHIN_S: Final = 3.0
+_MASKED: Final = f"{MASK} stands for a secret that is not shown; leave it out, or give a value"
 
 
 def register(app: typer.Typer) -> None:
@@ -145,9 +148,22 @@ def unset(
 
     def prepare(writer: Writer) -> Change:
         schemas = tuple(published(writer, scope)) if dry_run else ()
-        return Change(scope, str(scope), unset=names, options=options, schemas=schemas)
+        notes = _not_set(writer, scope, names)
+        return Change(scope, str(scope), unset=names, options=options, notes=notes, schemas=schemas)
 
     return carry_out(common, prepare, how)
+
+
+def _not_set(writer: Writer, scope: Scope, keys: Iterable[str]) -> tuple[str, ...]:
+    """Return what is to be said of keys that a scope does not set: most often they are misspelt."""
+    writer.sync(str(scope))
+    held = [key for key, one in writer.view(str(scope)).items() if not one.assignment.unset]
+    notes = []
+    for key in keys:
+        if not any(overlap(key, one) for one in held):
+            near = difflib.get_close_matches(key, held)
+            notes.append(f"{scope} does not set {key}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
+    return tuple(notes)
 
 
 def how_of(*, wait: bool, wait_all: bool, quorum: str | None, **more: Any) -> How:
@@ -221,8 +237,15 @@ def as_described(
     """
     told = Told.of(writer, change.scope, change.values, change.schemas)
     secret = {*secrets, *told.secret}
-    undescribed = () if plain else sorted(told.undescribed - secret)
-    check_all(complaints, undescribed, change.schemas)
+    undescribed = sorted(told.undescribed - secret)
+    wrong = [
+        *complaints,
+        *(f"{key}: {_MASKED}" for key, value in change.values.items() if value == MASK and key in secret),
+    ]
+    if not isinstance(change.target, str):
+        wrong += [f"{key}: {change.target.__name__} has no such field" for key in undescribed]
+        undescribed = []
+    check_all(wrong, () if plain else undescribed, change.schemas)
     return dataclasses.replace(
         change, secret=frozenset(secret), plain=frozenset((told.plain | told.undescribed) - secret)
     )

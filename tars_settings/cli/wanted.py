@@ -8,11 +8,10 @@ from typing import Any
 
 from tars_settings.cli.allowed import is_known, meant, with_allowed
 from tars_settings.cli.files import Content
-from tars_settings.cli.render import MASK
 from tars_settings.cli.values import typed_as_far
 from tars_settings.core.names import is_key
 from tars_settings.errors import InvalidValueError, PlainOrSecretError
-from tars_settings.schema import check, is_model, is_secret, keys_of, variables_of
+from tars_settings.schema import check, is_model, keys_of, variables_of
 
 
 @dataclass(frozen=True)
@@ -75,11 +74,6 @@ def wanted(
     for key, value in found.values.items():
         found.complaints += dict.fromkeys(f"{key}: {said}" for schema in schemas for said in check(schema, key, value))
     values = typed | found.values
-    found.complaints += [
-        f"{key}: {MASK} stands for a secret that is not shown; leave it out, or give a value"
-        for key, value in values.items()
-        if value == MASK and any(is_secret(schema, key) for schema in schemas)
-    ]
     return Wanted(values, tuple(found.notes), tuple(found.skipped), tuple(found.complaints))
 
 

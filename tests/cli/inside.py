@@ -66,7 +66,9 @@ class Inside:
     def signed(self) -> dict[str, bytes]:
         """Return the deltas and heads that the broker retains."""
         found = self.broker.retained("system/config/#")
-        return {topic: payload for topic, payload in found.items() if "/_schema/" not in topic}
+        return {
+            topic: payload for topic, payload in found.items() if "/_schema/" not in topic and "/_trust" not in topic
+        }
 
 
 @contextmanager

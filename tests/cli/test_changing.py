@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from pydantic import BaseModel, Field
 from tars_settings.cli.demo.workers import RouterSettings, SttSettings
 from tars_settings.join import Live
 from tars_settings.settings import Settings, SettingsConfigDict
-from tests.brokers import Mosquitto, eventually
+from tests.brokers import Mosquitto
 from tests.cli.documents import assert_fits
 from tests.cli.inside import Inside
 from tests.cli.running import Cli
@@ -105,12 +106,15 @@ def test_all_that_is_wrong_with_a_file_is_told_at_once_with_what_is_allowed(
     inside: Inside, kitchen: Live[SttSettings]
 ) -> None:
     before = inside.signed()
-    text = json.dumps({"vad_threshold": 7, "backend": "x", "silence_s": SECRET, "vad_treshold": 1, "a b": 1})
+    text = json.dumps(
+        {"vad_threshold": 7, "backend": "x", "api_key": "*" * 10, "silence_s": SECRET, "vad_treshold": 1, "a b": 1}
+    )
     done = inside("push", "stt-worker", "--file", "-", "--format", "json", "partial_interval_s=no", stdin=text.encode())
     assert done.code == 1
     for told in (
         "vad_threshold: must be at most 1\n    allowed: number, at least 0, at most 1; default 0.5",
         '    allowed: one of "whisper", "ws", "openai"; default "whisper"',
+        "api_key: ********** stands for a secret that is not shown",
         "silence_s: must be a number\n    allowed: number, more than 0, at most 10",
         "vad_treshold: nobody described it",
         "did you mean vad_threshold?",
@@ -278,6 +282,24 @@ def test_a_quorum_decides_the_exit_code(inside: Inside) -> None:
     assert "2 were needed: not reached" in most.err
 
 
+def test_unsetting_what_is_not_set_is_said(inside: Inside) -> None:
+    assert inside("push", "misspelt", "vad_threshold=1", "--plain").code == 0
+    done = inside("unset", "misspelt", "vad_treshold")
+    assert done.code == 0, done.err
+    assert "misspelt does not set vad_treshold; did you mean vad_threshold?" in done.err
+    assert "does not set" not in inside("unset", "misspelt", "vad_threshold").err
+
+
+def test_a_class_names_the_fields_that_it_does_not_have(inside: Inside) -> None:
+    inside.write(
+        "wide2.py", "from tars_settings import Settings\nclass Wide(Settings, service='wide'):\n    mode: int = 1\n"
+    )
+    done = inside("push", "wide", "mood=2", "mode=x", "--plain", "--model", "wide2:Wide")
+    assert done.code == 1
+    assert "mood: Wide has no such field\n    did you mean mode?" in done.err
+    assert "mode: must be a whole number\n    allowed: integer; default 1" in done.err
+
+
 def test_a_quorum_of_nobody_is_not_reached(inside: Inside) -> None:
     done = inside("push", "nobody", "a=2", "--plain", "--quorum", "1%")
     assert done.code == 1
@@ -313,7 +335,16 @@ def test_a_file_that_is_not_there_is_the_surroundings(inside: Inside) -> None:
 
 def test_the_command_itself_pushes_standard_input(inside: Inside, kitchen: Live[SttSettings]) -> None:
     cli = Cli(inside.home, inside.keys.environment("ops"))
-    inside.write("c.json", '{"partial_interval_s": 0.75}')
-    done = cli("push", "stt-worker", "--file", "c.json", "--quorum", "1", "--wait", "all")
-    assert done.code == 0, done.err
-    eventually(lambda: kitchen.current.partial_interval_s == 0.75)
+    words = ("push", "stt-worker", "--file", "-", "--format", "json", "--quorum", "1", "--wait", "all")
+    done = subprocess.run(
+        cli.command(*words),
+        input=b'{"partial_interval_s": 0.75}',
+        env=cli.variables(),
+        cwd=cli.home,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"stt-worker@kitchen\tapplied" in done.stdout
+    assert kitchen.current.partial_interval_s == 0.75

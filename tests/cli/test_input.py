@@ -169,14 +169,6 @@ def test_a_key_that_is_given_twice_is_refused() -> None:
         assert any("mode: given twice" in one for one in found.complaints)
 
 
-def test_a_mask_is_no_secret() -> None:
-    class Keyed(Settings):
-        key: Any = Field(default=None, json_schema_extra={"x-tars-secret": True})
-
-    found = wanted({}, Content(tree={"key": "*" * 10}), [schema_of(Keyed)])
-    assert any("stands for a secret" in one for one in found.complaints)
-
-
 def test_a_variable_that_nobody_has_is_compared_with_those_that_there_are() -> None:
     found = wanted({}, Content(texts={"EAR_GAIN__BD": "2", "EAR_MOD": "x"}, lines={"EAR_MOD": 7}), [EAR])
     told = "\n".join(found.complaints)
