@@ -16,7 +16,7 @@ from tars_settings.cli.demo.workers import MODELS
 from tars_settings.join import Fleet, Live
 from tars_settings.settings import Settings
 from tars_settings.writer import Writer
-from tests.brokers import Mosquitto
+from tests.brokers import Mosquitto, eventually
 from tests.cli.running import Done
 from tests.integration.fleets import TestFleet
 
@@ -30,7 +30,7 @@ class Inside:
         self.keys = TestFleet(home / "fleet", broker.url)
         self._stack = stack
         with Writer(**self.keys.writer_given()):  # whoever holds a key leaves the trust document on the broker
-            pass
+            eventually(lambda: broker.retained("system/config/_trust"), what="the trust document is there")
 
     def __call__(self, *words: str, stdin: bytes = b"", **variables: str) -> Done:
         """Run a command to its end."""

@@ -64,7 +64,9 @@ def test_a_strangers_schema_writes_no_line_of_its_own() -> None:
     schema = json.dumps(
         {"properties": {"a": {"type": "string", "description": "x\nb = 1\r\x1b[31m\u2028c = 2"}}}
     ).encode()
-    assert parsed(written("T", [Row("a", "v", "s")], [schema], "s")) == {"a": "v"}
+    text = written("T", [Row("a", "v", "s")], [schema], "s")
+    assert parsed(text) == {"a": "v"}
+    assert all(line.isprintable() for line in text.split("\n"))
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,15 @@ from tars_settings.cli.files import Content, InputFileError, read_content
 from tars_settings.cli.quorum import Quorum
 from tars_settings.cli.splitting import parts_of
 from tars_settings.cli.wanted import wanted
-from tars_settings.core.delta import MAX_ASSIGNMENTS, Assignment, Ciphertext, check_fanout
-from tars_settings.core.wire import encode
+from tars_settings.core.delta import (
+    MAX_ASSIGNMENTS,
+    MAX_FANOUT_BYTES,
+    Ack,
+    Assignment,
+    Ciphertext,
+    check_fanout,
+)
+from tars_settings.core.wire import MAX_ENVELOPE_BYTES, encode
 from tars_settings.errors import ConfigurationError, TooLargeError, UsageError
 from tars_settings.schema import schema_of, variables_of
 from tars_settings.settings import Settings, SettingsConfigDict
@@ -192,28 +199,32 @@ def test_what_is_allowed_follows_each_complaint() -> None:
 # --- parts ---------------------------------------------------------------------------------------------------------
 
 
-@given(
-    sizes=st.lists(st.integers(0, 9_000), min_size=1, max_size=150),
-    are_secret=st.booleans(),
-    reason=st.text(max_size=512),
-)
-def test_what_is_said_to_fit_does(sizes: list[int], are_secret: bool, reason: str) -> None:
-    values = {f"key_{n}": "ä\n"[n % 2] * (size // 2) for n, size in enumerate(sizes)}
-    parts = parts_of(values, values if are_secret else (), reason=reason)
-    assert {key: value for part in parts for key, value in part.items()} == values
-    assert [key for part in parts for key in part] == list(values)
-    for part in parts:
-        assert 1 <= len(part) <= MAX_ASSIGNMENTS
-        payload = delta_payload(
-            ALICE,
-            2**53 - 1,
-            *(_assignment(key, value, are_secret) for key, value in part.items()),
-            scope=f"{'s' * 63}@{'i' * 63}",
-            at="2026-11-27T23:00:00Z",
-            by="b" * 128,
-            reason=reason,
-        )
-        check_fanout(payload, len(part))
+@pytest.mark.parametrize("are_secret", [False, True])
+@pytest.mark.parametrize("reason", ["", 'ä"' * 256])
+def test_what_is_said_to_fit_does(are_secret: bool, reason: str) -> None:
+    """Around each of the three limits: keys, bytes, and bytes over the topics."""
+    full = 0
+    for size in (*range(0, 200, 7), 300, 700, 2_000, 5_500, 11_000, 15_700, 23_800, *range(34_000, 48_000, 500)):
+        values = {f"key_{n}": "x" * size for n in range(1 if size > 24_000 else 66)}
+        try:
+            parts = parts_of(values, values if are_secret else (), reason=reason)
+        except TooLargeError:
+            assert size > 34_000
+            continue
+        assert [key for part in parts for key in part] == list(values)
+        for part in parts:
+            payload = _signed(part, are_secret, reason)
+            check_fanout(payload, len(part))
+            full += len(part) == MAX_ASSIGNMENTS or len(payload) * len(part) > 0.9 * MAX_FANOUT_BYTES
+            full += len(payload) > 0.9 * MAX_ENVELOPE_BYTES
+    assert full > 30, "the limits were not reached"
+
+
+def _signed(part: dict[str, Any], are_secret: bool, reason: str) -> bytes:
+    assign = [_assignment(key, value, are_secret) for key, value in part.items()]
+    names: dict[str, Any] = {"scope": f"{'s' * 63}@{'i' * 63}", "at": "2026-11-27T23:00:00Z", "by": "b" * 128}
+    ack = Ack(2**31, 3600.0)
+    return delta_payload(ALICE, 2**53 - 1, *assign, gen=2**31 - 1, trust=2**31, reason=reason, ack=ack, **names)
 
 
 def _assignment(key: str, value: str, is_secret: bool) -> Assignment:
