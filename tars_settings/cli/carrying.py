@@ -138,7 +138,9 @@ def _tell(common: Common, course: _Course, how: How) -> int:
 def _so_far(course: _Course) -> str:
     done = len(course.done)
     epochs = ", ".join(str(receipt.epoch) for receipt, _ in course.done)
-    rest = "" if done == course.parts else f"; {course.parts - done} were not begun, and can be pushed again"
+    under_way = course.receipt is not None and course.receipt is not course.done[-1][0]
+    left = course.parts - done - under_way
+    rest = f"; {left} were not begun, and can be pushed again" if left else ""
     return f"{done} of {course.parts} parts were pushed, as epoch {epochs}{rest}"
 
 

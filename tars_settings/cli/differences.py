@@ -58,8 +58,13 @@ def differences(reading: Reading, environment: Environment, change: Change) -> l
         held = own.get(key)
         secret = key in change.secret or (held is not None and reading.is_secret(held))
         changed = _is_changed(values, held, change, key)
-        told.append(Difference(key, at(before, key), at(after, key), secret, changed))
+        old, new = (_shown(at(state, key), secret=secret) for state in (before, after))
+        told.append(Difference(key, old, new, secret, changed))
     return told
+
+
+def _shown(value: Any, *, secret: bool) -> Any:
+    return MASK if secret and value is not NOT_SET else value
 
 
 def _is_changed(values: Values, held: Register | None, change: Change, key: str) -> bool:

@@ -8,17 +8,32 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest import mock
+
+from pydantic import BaseModel, Field
 
 from tars_settings.cli.app import run as run_app
 from tars_settings.cli.demo.workers import MODELS
 from tars_settings.join import Fleet, Live
-from tars_settings.settings import Settings
+from tars_settings.settings import Settings, SettingsConfigDict
 from tars_settings.writer import Writer
 from tests.brokers import Mosquitto, eventually
 from tests.cli.running import Done
 from tests.integration.fleets import TestFleet
+
+
+class Audio(BaseModel):
+    gain: float = Field(default=1.0, ge=0, le=10)
+    rate: int = 16_000
+
+
+class EarSettings(Settings):
+    model_config = SettingsConfigDict(service="ear", env_prefix="EAR_", env_nested_delimiter="__")
+
+    audio: Audio = Audio()
+    limits: dict[str, int] = {}
+    mode: Literal["near", "far"] = "near"
 
 
 class Inside:

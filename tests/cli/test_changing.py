@@ -9,31 +9,17 @@ from contextlib import ExitStack
 from typing import Any, Literal
 
 import pytest
-from pydantic import BaseModel, Field
 
 from tars_settings.cli.demo.workers import RouterSettings, SttSettings
 from tars_settings.join import Live
-from tars_settings.settings import Settings, SettingsConfigDict
+from tars_settings.settings import SettingsConfigDict
 from tests.brokers import Mosquitto
 from tests.cli.documents import assert_fits
-from tests.cli.inside import Inside
+from tests.cli.inside import EarSettings, Inside
 from tests.cli.running import Cli
 from tests.real_input import described, dotenv_of, settings_classes
 
 SECRET = "sk-robot-0451"
-
-
-class Audio(BaseModel):
-    gain: float = Field(default=1.0, ge=0, le=10)
-    rate: int = 16_000
-
-
-class EarSettings(Settings):
-    model_config = SettingsConfigDict(service="ear", env_prefix="EAR_", env_nested_delimiter="__")
-
-    audio: Audio = Audio()
-    limits: dict[str, int] = {}
-    mode: Literal["near", "far"] = "near"
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +28,11 @@ def inside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
     with ExitStack() as stack:
         broker = stack.enter_context(Mosquitto(home / "mosquitto"))
         yield Inside(home, broker, stack)
+
+
+@pytest.fixture(autouse=True)
+def answers_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tars_settings.agent.answering.GAP_S", 0.0)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tars_settings.cli.demo.workers import SttSettings
@@ -20,7 +20,7 @@ from tars_settings.join import Live
 from tars_settings.schema import schema_of
 from tests.brokers import Mosquitto
 from tests.cli.documents import assert_fits
-from tests.cli.inside import Inside
+from tests.cli.inside import EarSettings, Inside
 from tests.cli.running import Cli, Done
 
 MASK = "**********"
@@ -40,6 +40,7 @@ JSON = st.recursive(
 # --- the text ------------------------------------------------------------------------------------------------------
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(st.from_regex(r"[a-z]{1,5}(\.[a-z]{1,5})?", fullmatch=True), JSON, max_size=5))
 def test_what_is_written_is_read_back(values: dict[str, Any]) -> None:
     rows = {key: Row(key, value, "stt-worker") for key, value in values.items()}
@@ -182,6 +183,17 @@ def test_the_difference_is_pushed(inside: Inside, worker: Live[SttSettings], per
     assert "silence_s: 2 -> (not set, default 1.0)" in done.err
 
 
+def test_a_model_is_opened_leaf_by_leaf(inside: Inside, person: Person) -> None:
+    ear = inside.employ("ear", "left", EarSettings)
+    assert inside("push", "ear", 'audio={"gain": 2, "rate": 8000}', 'limits={"cpu": 1}').code == 0
+    done = person.edit(
+        "text = text.replace('audio.gain = 2', 'audio.gain = 3').replace('audio.rate = 8000', '')", target="ear"
+    )
+    assert done.code == 0, done.err
+    assert (ear.current.audio.gain, ear.current.audio.rate, ear.current.limits) == (3, 16_000, {"cpu": 1})
+    assert 'limits = {"cpu": 1}' in person.opened()[0]
+
+
 def test_a_secret_is_replaced_when_it_is_written_anew(
     inside: Inside, worker: Live[SttSettings], person: Person
 ) -> None:
@@ -240,13 +252,15 @@ def test_what_stays_wrong_is_given_up(inside: Inside, worker: Live[SttSettings],
     assert inside.signed() == before
 
 
-def test_a_conflict_meanwhile_keeps_what_was_edited(inside: Inside, worker: Live[SttSettings], person: Person) -> None:
-    other = Cli(inside.home, inside.keys.environment("ops"))
-    command, environment = other.command("push", "stt-worker", "backend=openai"), other.variables()
-    done = person.edit(
-        f"subprocess.run({command!r}, env={environment!r}, check=True, capture_output=True)\n"
-        f"text += 'partial_interval_s = 0.9\\n' + '# {SECRET}\\n'"
-    )
+def test_a_conflict_meanwhile_keeps_what_was_edited(
+    inside: Inside, worker: Live[SttSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(text: str, name: str) -> str:
+        assert inside("push", "stt-worker", "backend=openai").code == 0
+        return f"{text}partial_interval_s = 0.9\n# {SECRET}\n"
+
+    monkeypatch.setattr("tars_settings.cli.edit.edited", slowly)
+    done = inside("edit", "stt-worker", "--yes")
     assert done.code == 1
     assert "someone was faster" in done.err
     assert "changed backend" in done.err

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import AliasChoices, BaseModel, Field
 from rich.console import Console
 
-from tars_settings.cli import progress
+from tars_settings.cli import carrying, progress
 from tars_settings.cli.allowed import allowed, similar, with_allowed
 from tars_settings.cli.common import wait_all_as_flag
 from tars_settings.cli.files import Content, InputFileError, read_content
@@ -34,7 +34,7 @@ from tars_settings.core.wire import MAX_ENVELOPE_BYTES, encode
 from tars_settings.errors import ConfigurationError, TooLargeError, UsageError
 from tars_settings.schema import schema_of, variables_of
 from tars_settings.settings import Settings, SettingsConfigDict
-from tars_settings.writer import Reply, Report
+from tars_settings.writer import Receipt, Reply, Report
 from tests.fleets import ALICE, delta_payload
 
 SECRET = "sk-robot-0451"
@@ -294,3 +294,19 @@ def test_answers_are_shown_as_they_come_and_nothing_in_a_pipe(
     else:
         assert stream.getvalue() == ""
     assert Console(file=stream).is_terminal is is_terminal
+
+
+def test_ctrl_c_says_what_was_done_by_then() -> None:
+    course = carrying._Course(parts=3)
+    assert "nothing was signed" in carrying._interrupted(course, dry_run=False)
+    assert "nothing was signed, and nothing was changed" in carrying._interrupted(course, dry_run=True)
+    first, second = (Receipt("ear", ("a",), lambda *_: _report()) for _ in range(2))
+    first.epoch, second.epoch = 4, 5
+    course.receipt, course.done = first, [(first, _report())]
+    assert carrying._interrupted(course, dry_run=False) == (
+        "1 of 3 parts were pushed, as epoch 4; 2 were not begun, and can be pushed again\ninterrupted"
+    )
+    course.receipt = second
+    told = carrying._interrupted(course, dry_run=False)
+    assert told.startswith("1 of 3 parts were pushed, as epoch 4; 1 were not begun")
+    assert "ear epoch 5 is signed and on its way" in told
