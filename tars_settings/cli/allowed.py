@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from tars_settings.core.names import is_key
-from tars_settings.schema import Entry, entries_of, is_model, is_secret, keys_of, variables_of
+from tars_settings.schema import Entry, entries_of, is_secret, keys_of, parse_schema, variables_of
+from tars_settings.schema.describe import branches, nodes_at
 
 _AT_MOST: Final = 3
 _ALIKE: Final = 0.6
@@ -21,6 +22,18 @@ def is_known(schemas: Iterable[bytes], key: str) -> bool:
     (True, False)
     """
     return any(is_secret(schema, key) is not None for schema in schemas)
+
+
+def is_model(schema: bytes, key: str) -> bool:
+    """Return whether a key is a nested model, so that there are keys below it.
+
+    >>> is_model(b'{"properties":{"a":{"type":"object"},"b":{"properties":{}}}}', "b")
+    True
+    """
+    root = parse_schema(schema)
+    return any(
+        isinstance(one.get("properties"), dict) for node in nodes_at(schema, key) for one in branches(node, root)
+    )
 
 
 def allowed(schemas: Iterable[bytes], key: str) -> str:

@@ -13,6 +13,7 @@ import typer
 
 from tars_settings.adapters.statedir import private_dir
 from tars_settings.cli import differences
+from tars_settings.cli.allowed import is_model
 from tars_settings.cli.carrying import carry_out
 from tars_settings.cli.change import Change
 from tars_settings.cli.common import CONNECT_WITHIN_S, Common, command
@@ -41,7 +42,7 @@ from tars_settings.cli.values import checked_keys
 from tars_settings.cli.wanted import check_all
 from tars_settings.core.names import Scope
 from tars_settings.errors import RefusedError, TarsSettingsError
-from tars_settings.schema import check, is_model
+from tars_settings.schema import check
 from tars_settings.sources.environment import Environment
 from tars_settings.writer import Writer
 

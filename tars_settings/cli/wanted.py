@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tars_settings.cli.allowed import is_known, meant, with_allowed
+from tars_settings.cli.allowed import is_known, is_model, meant, with_allowed
 from tars_settings.cli.files import Content
 from tars_settings.cli.values import typed_as_far
 from tars_settings.core.names import is_key
 from tars_settings.errors import InvalidValueError, PlainOrSecretError
-from tars_settings.schema import check, is_model, keys_of, variables_of
+from tars_settings.schema import check, keys_of, variables_of
 
 
 @dataclass(frozen=True)
