@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +17,7 @@ from tars_settings.cli.allowed import is_model
 from tars_settings.cli.carrying import carry_out
 from tars_settings.cli.change import Change
 from tars_settings.cli.common import CONNECT_WITHIN_S, Common, command
+from tars_settings.cli.differences import NOT_SET
 from tars_settings.cli.editor import edited
 from tars_settings.cli.founding import adopt_trust
 from tars_settings.cli.push import (
@@ -133,14 +134,11 @@ def _rows(reading: Reading, environment: Environment, scope: Scope, schemas: Seq
         return any(is_model(schema, key) for schema in schemas) or any(one.startswith(f"{key}.") for one in keys)
 
     for key, value in _leaves(folded(reading, values), "", descends):
-        said_by = [name for name in differences.bearing_on(scope) if differences.at(by_scope[name], key) is not _NONE]
+        said_by = [name for name in differences.bearing_on(scope) if differences.at(by_scope[name], key) is not NOT_SET]
         yield Row(key, value, said_by[-1] if said_by else str(scope))
 
 
-_NONE: Any = differences.NOT_SET
-
-
-def _leaves(state: Mapping[str, Any], above: str, descends: Any) -> Iterator[tuple[str, Any]]:
+def _leaves(state: Mapping[str, Any], above: str, descends: Callable[[str], bool]) -> Iterator[tuple[str, Any]]:
     for name, value in state.items():
         key = f"{above}{name}"
         if isinstance(value, dict) and value and descends(key):
