@@ -107,6 +107,8 @@ def push(
     content = Content() if file is None else read_content(file, form)
     settings = _model_for(model, scope)
     secrets = checked_keys(secret or ())
+    if file is None:
+        _check_secrets(secrets, texts)
     options: dict[str, Any] = {"reason": reason, "by": by, "expect_epoch": expect_epoch}
     how = how_of(wait=wait, wait_all=wait_all, quorum=quorum, timeout_s=timeout_s, split=split, dry_run=dry_run)
 
@@ -115,14 +117,19 @@ def push(
         found = wanted(texts, content, schemas, skip_unknown=skip_unknown)
         if not found.values and not found.complaints:
             raise UsageError("nothing to push: none of these names is a setting of the workers")
-        if strangers := sorted(set(secrets) - found.values.keys()) if not found.complaints else ():
-            raise UsageError(f"--secret {', '.join(strangers)}: this push does not set it")
+        if not found.complaints:
+            _check_secrets(secrets, found.values)
         change = Change(
             scope, settings or str(scope), found.values, options=options, notes=found.told, schemas=tuple(schemas)
         )
         return as_described(writer, change, found.complaints, secrets=secrets, plain=plain)
 
     return carry_out(common, prepare, how)
+
+
+def _check_secrets(secrets: Iterable[str], keys: Iterable[str]) -> None:
+    if strangers := sorted(set(secrets) - set(keys)):
+        raise UsageError(f"--secret {', '.join(strangers)}: this push does not set it")
 
 
 def unset(

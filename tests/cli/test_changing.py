@@ -326,7 +326,7 @@ def test_a_file_that_is_not_there_is_the_surroundings(inside: Inside) -> None:
 
 def test_the_command_itself_pushes_standard_input(inside: Inside, kitchen: Live[SttSettings]) -> None:
     cli = Cli(inside.home, inside.keys.environment("ops"))
-    words = ("push", "stt-worker", "--file", "-", "--format", "json", "--quorum", "1", "--wait", "all")
+    words = ("push", "stt-worker", "--file", "-", "--format", "json", "--quorum", "100%", "--wait", "all")
     done = subprocess.run(
         cli.command(*words),
         input=b'{"partial_interval_s": 0.75}',
