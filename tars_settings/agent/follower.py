@@ -19,6 +19,7 @@ from tars_settings.agent.keep import LOOPING, LastGood
 from tars_settings.agent.loop import Agent
 from tars_settings.agent.recorded import tell_history
 from tars_settings.agent.trials import Trials
+from tars_settings.agent.trying import tell_fit
 from tars_settings.core.delta import Ack, Delta
 from tars_settings.core.names import scopes_of
 from tars_settings.core.presence import (
@@ -121,6 +122,7 @@ class Follower(Generic[T]):
             instance,
             self.scopes,
             history=lambda body, wanted: tell_history(agent, body, wanted),
+            propose=lambda body: tell_fit(builder, self._view(), body, [one.delta for one in self.built.refused]),
         )
         self.built: Built[T] = self._build()
         # Before anything of the user's runs on them: a worker that they end at once must not try them for ever.

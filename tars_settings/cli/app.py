@@ -13,6 +13,7 @@ from tars_settings.cli import (
     compromise,
     conflicts,
     diff,
+    edit,
     history,
     init,
     keys,
@@ -61,6 +62,7 @@ def _before(
 init.register(app)
 push.register(app)
 settle.register(app)
+edit.register(app)
 look.register(app)
 history.register(app)
 rollback.register(app)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperCommand
 
 from tars_settings.cli.render import Output
 from tars_settings.errors import TarsSettingsError
@@ -16,6 +17,8 @@ from tars_settings.sources.environment import Environment
 
 WRITER_KEY_FILE: Final = "writer.key"
 INTERRUPTED: Final = 130
+WAIT_ALL: Final = "--wait-all"
+"""What ``--wait all`` becomes: a flag that takes a word would swallow what follows it elsewhere."""
 CONNECT_WITHIN_S: Final = 5.0
 """How long a person waits to hear that the broker can't be reached."""
 
@@ -109,7 +112,32 @@ def command(
     setattr(run, "__signature__", inspect.Signature(parameters))  # noqa: B010 - mypy knows no such attribute
     run.__annotations__ = {one.name: one.annotation for one in parameters}
     run.__doc__ = function.__doc__
-    app.command(name)(run)
+    app.command(name, cls=_Command)(run)
+
+
+class _Command(TyperCommand):
+    """A command that understands ``--wait all``."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        known = any(WAIT_ALL in one.opts for one in self.params)
+        return super().parse_args(ctx, wait_all_as_flag(args) if known else args)
+
+
+def wait_all_as_flag(words: list[str]) -> list[str]:
+    """Return a command's words with ``--wait all`` (and ``--wait=all``) as one flag.
+
+    >>> wait_all_as_flag(["a", "--wait", "all", "b=1", "--", "--wait", "all"])
+    ['a', '--wait-all', 'b=1', '--', '--wait', 'all']
+    """
+    taken: list[str] = []
+    left = list(words)
+    while left and left[0] != "--":
+        if left[:2] == ["--wait", "all"] or left[0] == "--wait=all":
+            del left[: 1 if left[0] == "--wait=all" else 2]
+            taken.append(WAIT_ALL)
+        else:
+            taken.append(left.pop(0))
+    return taken + left
 
 
 def _ended(common: Common, function: Callable[..., int], arguments: dict[str, Any]) -> int:
@@ -118,7 +146,7 @@ def _ended(common: Common, function: Callable[..., int], arguments: dict[str, An
     except TarsSettingsError as error:
         complain(common.out, error)
         return error.exit_code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):  # the latter at a prompt
         common.out.note("interrupted")
         return INTERRUPTED
 

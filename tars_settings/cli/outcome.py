@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
-from tars_settings.cli.render import Output, Table
+from tars_settings.cli.quorum import Quorum
+from tars_settings.cli.render import Table
 from tars_settings.cli.tried import span
-from tars_settings.writer import Receipt, Reply, Report
+from tars_settings.core.delta import Delta
+from tars_settings.writer import Receipt, Reply, Report, Writer
 
 _PROVEN: Final = "retained"
 _ANSWERS: Final = frozenset({"applied", "refused"})
 
 
-def exit_code(report: Report) -> int:
-    """Return 0 when the push was read back from the broker and no worker refused it."""
-    return 0 if report.stage == _PROVEN and not report.refused else 1
+def exit_code(report: Report, quorum: Quorum | None = None) -> int:
+    """Return 0 when the push was read back from the broker, and no worker refused it or a *quorum* applied it."""
+    good = not report.refused if quorum is None else quorum.is_reached(report)
+    return 0 if report.stage == _PROVEN and good else 1
 
 
-def document(receipt: Receipt, report: Report, *, waited: bool = True) -> dict[str, Any]:
+def document(receipt: Receipt, report: Report, *, waited: bool = True, quorum: Quorum | None = None) -> dict[str, Any]:
     """Return the JSON document of a push; where nobody *waited*, it does not speak of workers."""
+    needed = None if quorum is None else quorum.needed(report.asked)
     return {
         "scope": receipt.scope,
         "gen": receipt.gen,
@@ -30,6 +35,7 @@ def document(receipt: Receipt, report: Report, *, waited: bool = True) -> dict[s
         "asked": report.asked if waited else 0,
         "applied": report.applied if waited else 0,
         "trial_s": receipt.trial_s,
+        "needed": needed,
         "workers": [_worker(reply) for reply in report.replies if waited],
     }
 
@@ -46,14 +52,6 @@ def _worker(reply: Reply) -> dict[str, Any]:
 
 def _name(reply: Reply) -> str:
     return f"{reply.service}@{reply.instance}"
-
-
-def show(out: Output, receipt: Receipt, report: Report, *, waited: bool) -> None:
-    """Tell what became of it: the workers on stdout, the verdict on stderr."""
-    out.document(document(receipt, report, waited=waited))
-    if waited:
-        out.table(table(report))
-    out.note(verdict(receipt, report, waited=waited))
 
 
 def table(report: Report) -> Table:
@@ -73,7 +71,7 @@ def one_line(message: str) -> str:
     return " ".join(line.strip() for line in message.splitlines() if line.strip())
 
 
-def verdict(receipt: Receipt, report: Report, *, waited: bool = True) -> str:
+def verdict(receipt: Receipt, report: Report, *, waited: bool = True, quorum: Quorum | None = None) -> str:
     """Return the push's fate as a sentence."""
     what = f"{receipt.scope} epoch {receipt.epoch}"
     if receipt.trial_s:
@@ -87,4 +85,31 @@ def verdict(receipt: Receipt, report: Report, *, waited: bool = True) -> str:
     refused = f", refused by {len(report.refused)}" if report.refused else ""
     mute = sum(reply.fate == "silent" for reply in report.replies)
     silent = f", no answer yet from {mute}" if mute else ""
-    return f"{what}: {report.stage}, {counts}{refused}{silent}{caveat}"
+    unasked = sum(reply.fate == "unasked" for reply in report.replies)
+    others = f", of about {report.asked + unasked}" if unasked else ""
+    return f"{what}: {report.stage}, {counts}{others}{refused}{silent}{_reached(report, quorum)}{caveat}"
+
+
+def _reached(report: Report, quorum: Quorum | None) -> str:
+    if quorum is None:
+        return ""
+    return f"; {quorum.needed(report.asked)} were needed" + ("" if quorum.is_reached(report) else ": not reached")
+
+
+def changes_since(writer: Writer, scope: str, epoch: int) -> str:
+    """Return who changed which keys of a scope after an epoch, as far as it still stands; one line a push."""
+    later: dict[bytes, tuple[Delta, list[str]]] = {}
+    for register in writer.view(scope).values():
+        if register.delta.stamp.epoch > epoch:
+            later.setdefault(register.delta.stamp.digest, (register.delta, []))[1].append(register.key)
+    return "\n".join(_since(writer, *later[digest]) for digest in sorted(later, key=lambda one: later[one][0].stamp))
+
+
+def _since(writer: Writer, delta: Delta, keys: Sequence[str]) -> str:
+    known = writer.trust.writer(delta.stamp.kid)
+    name = known.name if known is not None else delta.stamp.kid
+    unset = {item.key for item in delta.body.assign if item.unset}
+    told = ", ".join(f"{key} (unset)" if key in unset else key for key in sorted(keys))
+    by = f"{delta.body.by} ({name})" if delta.body.by else name
+    reason = f": {delta.body.reason}" if delta.body.reason else ""
+    return f"    epoch {delta.stamp.epoch} by {by} changed {told}{reason}"

@@ -180,7 +180,7 @@ class Values:
         if register.key not in self._reveal:
             return MASK
         where = f"{register.delta.scope} {register.key}"
-        value = self._opened(register)
+        value = self._opened(register, self._keys)
         self._noted(where)
         return value
 
@@ -204,13 +204,22 @@ class Values:
         if not note_audit(self._environment, REVEALED, f"{where} {user}", place=where, detail=f"shown to {user}"):
             _audit.warning("it could not be noted in the replica", extra={"tars_event": "revealed"})
 
-    def _opened(self, register: Register) -> Any:
+    def holds(self, register: Register, value: Any) -> bool:
+        """Return whether a register holds a value; an encrypted one that can't be opened here is taken to differ."""
+        keys = self._environment.secret_keys() if register.assignment.is_secret else {}
+        try:
+            held = self._opened(register, keys)
+        except DecryptionError:
+            return False
+        return json.dumps(held, sort_keys=True) == json.dumps(value, sort_keys=True)
+
+    def _opened(self, register: Register, keys: dict[str, SecretKey]) -> Any:
         if not register.assignment.is_secret:
             return register.assignment.set
         ciphertext: Any = register.assignment.secret
         scope, fleet = register.delta.scope, self._reading.trust.fleet
         try:
-            return json.loads(decrypt(ciphertext, self._keys, fleet=fleet, scope=scope, key=register.key))
+            return json.loads(decrypt(ciphertext, keys, fleet=fleet, scope=scope, key=register.key))
         except DecryptionError as error:
             reason = str(error)
         except ValueError:

@@ -187,6 +187,13 @@ class Replicator:
     def _is_unfinished(sync: ScopeSync) -> bool:
         return sync.state != "ready" or not sync.caught_up
 
+    def epoch_of(self, scope: str) -> int:
+        """Return the highest epoch of a scope in the gen in force that was seen: a push takes the next one."""
+        if self._writing is not None:
+            return self._writing.highest_seen(scope)
+        gen, epoch = self.peer.registers.highest(scope)
+        return epoch if gen == self.peer.trust.gen else 0
+
     def state_of(self, scope: str) -> str:
         """Return joining, ready or degraded."""
         sync = self._syncs.get(scope)

@@ -205,7 +205,7 @@ class Writing:
         return trial_of(push.assign, push.trial_s, self._peer.registers.winners(push.scope), push.canary)
 
     def _next_epoch(self, push: Push) -> int:
-        seen = self._highest_seen(push.scope)
+        seen = self.highest_seen(push.scope)
         if push.expect_epoch is not None and push.expect_epoch != seen:
             raise ConflictError(f"{push.scope} is at epoch {seen}, expected {push.expect_epoch}: someone was faster")
         if seen >= MAX_EPOCH:
@@ -220,7 +220,7 @@ class Writing:
             )
         return seen + 1
 
-    def _highest_seen(self, scope: str) -> int:
+    def highest_seen(self, scope: str) -> int:
         """Return the highest epoch of the gen in force: of valid deltas, own head, floor, and own mark.
 
         Never of another writer's head: whoever may write one key could raise the epochs of all by hearsay.

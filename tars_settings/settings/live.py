@@ -12,15 +12,17 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import BaseSettings
 
-from tars_settings.core.delta import Delta
+from tars_settings.core.delta import Assignment, Delta, DeltaBody
 from tars_settings.core.names import check_service
-from tars_settings.core.register import FleetView, Register
+from tars_settings.core.register import FleetView, Register, ScopeView, effective
+from tars_settings.core.stamp import MAX_EPOCH, Stamp
 from tars_settings.errors import NoServiceError
 from tars_settings.provenance.explanation import shadowing
 from tars_settings.provenance.resolution import Origin, Placed, Resolution, resolutions
 from tars_settings.settings.frozen import freeze
 from tars_settings.settings.model import note_sources
 from tars_settings.sources.environment import Environment
+from tars_settings.sources.failures import lines_of
 from tars_settings.sources.fleet import Building, Captured, FleetSettingsSource, building, opener
 from tars_settings.sources.fold import Folded, Folder, Said, standing
 from tars_settings.sources.overrides import OverrideSettingsSource, overriding
@@ -45,6 +47,21 @@ class Built(Generic[S]):
     refused: tuple[Refused, ...] = ()
     unknown: tuple[str, ...] = ()
     shadowed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """What a model would make of a proposal, which was applied nowhere.
+
+    ``refused`` are all deltas that would be left out with it in force; ``own`` is the one that stands for the proposal.
+    ``unknown`` are its keys that the model does not have; ``shadowed`` as in :class:`Built`.
+    """
+
+    own: Delta
+    refused: tuple[Refused, ...] = ()
+    unknown: tuple[str, ...] = ()
+    shadowed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    failure: str = ""
 
 
 class SnapshotBuilder(Generic[S]):
@@ -78,11 +95,16 @@ class SnapshotBuilder(Generic[S]):
         self.cls = cls
         self._trust = environment.pinned if trust is None else trust
         self._captured = Captured(source)
-        self._folder = Folder(cls, self._captured.above, opener(environment.fleet_id, environment.secret_keys))
+        self._environment = environment
+        self._folder = self._new_folder()
         self._last_good = _LastGood(environment, self.service, self._trust, last_good)
         self._shadows: dict[str, str | None] = {}
         self._held: S | None = None
         self._held_back: dict[bytes, str] = {}
+
+    def _new_folder(self) -> Folder:
+        opens = opener(self._environment.fleet_id, self._environment.secret_keys)
+        return Folder(self.cls, self._captured.above, opens)
 
     def hold_back(self, digests: Iterable[bytes], reason: str, last_good: FleetView) -> None:
         """Leave these deltas out from now on, whatever they say; their keys keep what *last_good* has."""
@@ -105,6 +127,27 @@ class SnapshotBuilder(Generic[S]):
         resolutions.put(snapshot, self._resolution(placed, origin))
         used = tuple({one.digest: one.register.delta for one in placed}.values())
         return Built(snapshot, used, settled.refused, settled.folded.unknown, self._shadowed(placed))
+
+    def trial(self, view: FleetView, scope: str, assign: tuple[Assignment, ...]) -> Trial:
+        """Return what would become of assignments to a scope if they were pushed next, over what the fleet says now.
+
+        They are validated as :meth:`build` would, rules across fields too; nothing is swapped, remembered or kept.
+        """
+        own = _as_next(scope, assign, self._trust())
+        # A folder of its own: what is only proposed must not stay among what was folded and opened.
+        folder = self._new_folder()
+        said = Said(_with(view, own), self._last_good.registers)
+        failure = ""
+        refused: tuple[Refused, ...] = ()
+        try:
+            refused = Settler(said, folder, self._attempt, self._held_back).settle().refused
+        except Nothing as nothing:
+            failure = "; ".join(message for _, message in lines_of(nothing.error))
+        places = {item.key: folder.steps_of(item.key) for item in assign if not item.unset}
+        unknown = tuple(key for key, steps in places.items() if steps is None)
+        above = [key for key, steps in places.items() if steps is not None and steps[0].used in self._captured.above]
+        shadows = {key: shadowing(self._resolution((), "live"), key) for key in above}
+        return Trial(own, refused, unknown, {key: by for key, by in shadows.items() if by is not None}, failure)
 
     def _same_or_new(self, value: S) -> S:
         frozen = freeze(value)
@@ -142,6 +185,23 @@ class SnapshotBuilder(Generic[S]):
             if by is not None:
                 shadows[one.key] = by
         return shadows
+
+
+def _as_next(scope: str, assign: tuple[Assignment, ...], trust: TrustDocument) -> Delta:
+    """Return a delta that no one signed, newer than all that there are: it stands for a proposal, and goes nowhere."""
+    body = DeltaBody(scope, trust.gen, MAX_EPOCH, max(1, trust.version), assign)
+    return Delta(Stamp(body.gen, body.epoch, "f" * 32, b"\xff" * 32), body, b"")
+
+
+def _with(view: FleetView, proposed: Delta) -> FleetView:
+    registers = {item.key: Register(item.key, item, proposed) for item in proposed.body.assign}
+    scopes = [_laid(one, registers) if one.scope == proposed.scope else one for one in view.scopes]
+    return FleetView(tuple(scopes))
+
+
+def _laid(held: ScopeView, proposed: dict[str, Register]) -> ScopeView:
+    winners = {one.key: one for one in held.winners or held.registers} | proposed
+    return ScopeView(held.scope, effective(winners.values()), tuple(winners.values()))
 
 
 def capture(cls: type[S], init: Mapping[str, Any]) -> FleetSettingsSource:

@@ -54,6 +54,7 @@ class Receipt:
 
     One that was made for cosigners is ``drafted`` and no more: ``draft`` is what travels to them.
     ``trial_s`` is after how many seconds workers go back by themselves, 0 where they do not.
+    ``spread_s`` is how long the workers that were asked spread their answers over.
     """
 
     def __init__(self, scope: str, keys: tuple[str, ...], wait: Waiting) -> None:
@@ -69,6 +70,7 @@ class Receipt:
         self.draft = b""
         self.ack_of = 1
         self.trial_s = 0
+        self.spread_s = 0.0
         self.pushed_s = time.monotonic()
         self._wait = wait
 
@@ -84,13 +86,23 @@ class Receipt:
             self.synced = stage.synced
 
     def wait(
-        self, timeout_s: float = 5.0, need: Need = "applied", *, on_reply: Callable[[Reply], None] | None = None
+        self,
+        timeout_s: float = 5.0,
+        need: Need = "applied",
+        *,
+        on_reply: Callable[[Reply], None] | None = None,
+        enough: Callable[[Report], bool] | None = None,
     ) -> Report:
         """Wait for a result of the strength *need* for *timeout_s* at most, and return how far it came.
 
-        ``applied`` waits for a report of every live worker that was asked; *on_reply* is told of each as it comes.
+        ``applied`` waits for a report of every live worker that was asked, or until *enough* says so of what is known
+        of a push that was read back; *on_reply* is told of each report as it comes. Both are called by the thread that
+        waits, and must not block.
         """
-        return self._wait(self, timeout_s, need, on_reply)
+        return self._wait(self, timeout_s, need, on_reply, enough)
 
 
-Waiting = Callable[[Receipt, float, Need, Callable[[Reply], None] | None], Report]
+Waiting = Callable[
+    [Receipt, float, Need, Callable[[Reply], None] | None, Callable[[Report], bool] | None],
+    Report,
+]

@@ -45,7 +45,8 @@ from tars_settings.writer.values import Wish, assignments, sealed
 CONNECT_WITHIN_S: Final = 10.0
 LOOK_AGAIN_S: Final = 0.02
 ASK_ALL_UP_TO: Final = 100
-"""Workers that are all asked to report at once; of more, about this many are."""
+"""Workers that are all asked to report at once; of more, about this many are, unless everyone is to answer."""
+ANSWERS_PER_S: Final = 500
 
 
 class Writer:
@@ -181,6 +182,12 @@ class Writer:
         self._agent.call(lambda: found.update(self._agent.replicator.peer.registers.winners(scope)))
         return found
 
+    def epoch(self, scope: str) -> int:
+        """Return the epoch that ``expect_epoch`` is compared with; call :meth:`sync` first."""
+        found: list[int] = []
+        self._agent.call(lambda: found.append(self._agent.replicator.epoch_of(scope)))
+        return found[0] if found else 0
+
     def presences(self, service: str | None = None, timeout_s: float = 2.0) -> list[Presence]:
         """Return what workers say of themselves, by service and instance.
 
@@ -211,7 +218,7 @@ class Writer:
 
         Raises:
             ConfigurationError: this writer only looks, and has no key to sign a question with.
-            NotGrantedError: no grant of its key touches the scope, so that nobody would answer.
+            NotGrantedError: no grant of its key touches the scope, or covers what is proposed: nobody would answer.
         """
         name = str(Scope.parse(scope))
         if self._signer is None:
@@ -219,6 +226,9 @@ class Writer:
         writer = self.trust.writer(self._signer.kid)
         if writer is None or not writer.touches(name):
             raise NotGrantedError(f"writer {self._signer.name!r} may not ask about {name}: no grant of it touches that")
+        proposed = question if isinstance(question, tuple) else ()
+        if barred := [item.key for item in proposed if not writer.may_write(name, item.key)]:
+            raise NotGrantedError(f"writer {self._signer.name!r} may not write {name} {', '.join(barred)}")
         self.presences(Scope.parse(name).service)
         with self._changed:
             readers = [one for one, _ in self._heard.readers(name) if one.state != "offline"]
@@ -258,6 +268,7 @@ class Writer:
         cosign: bool = False,
         revert_after_s: float | None = None,
         canary: str = "",
+        ask_everyone: bool = False,
         timeout_s: float = 10.0,
     ) -> Receipt:
         """Sign and publish a change of one scope, and return its receipt as soon as it is signed and stored.
@@ -266,7 +277,8 @@ class Writer:
         checked against the class, else against every schema that workers of the service published. A key is encrypted
         when the class, a schema, an earlier signed delta or *secret* says so; *plain* says that it is none. With
         *cosign* nothing is signed or published: the receipt's ``draft`` is what cosigners sign (``keys cosign``), and
-        :meth:`push_cosigned` takes it from there.
+        :meth:`push_cosigned` takes it from there. About a hundred
+        workers are asked to report at once; with *ask_everyone* all of them, spread at 500 a second.
 
         With *revert_after_s* (1 s to a week) every worker goes back by itself to what was before, so many seconds after
         it took the change, unless a later push of the keys, or :meth:`confirm`, comes first. *canary* (32 hex digits)
@@ -283,22 +295,41 @@ class Writer:
         """
         trial_s = trial_seconds(revert_after_s)
         scope = self._scope_of(target, instance)
-        self.sync(scope)
-        schemas = functools.partial(self._schemas_of, scope)
-        refusal: errors.TarsSettingsError | None = None
-        assign: tuple[Assignment, ...] = ()
         try:
-            wish = Wish(scope, values, tuple(unset), secret, plain)
-            assign = assignments(wish, target, schemas, self.view(scope), self._sealed(scope))
-        except errors.TarsSettingsError as error:
-            refusal = type(error)(*error.args)
-        if refusal is not None:
-            # Out here, and without the values: a traceback with locals would show what was to become a secret.
-            values, wish = {}, Wish(scope, {})
-            raise refusal
+            assign = self.assignments(target, values, unset=unset, instance=instance, secret=secret, plain=plain)
+        except errors.TarsSettingsError:
+            values = {}  # a traceback with locals would show what was to become a secret
+            raise
         said: dict[str, Any] = {"by": by, "reason": reason, "expect_epoch": expect_epoch, "force": force}
         said |= {"trial_s": trial_s, "canary": canary} if trial_s else {}
-        return self._send(scope, assign, draft=cosign, timeout_s=timeout_s, **said)
+        return self._send(scope, assign, draft=cosign, ask_everyone=ask_everyone, timeout_s=timeout_s, **said)
+
+    def assignments(
+        self,
+        target: type[BaseSettings] | str,
+        values: Mapping[str, Any],
+        *,
+        unset: Iterable[str] = (),
+        instance: str | None = None,
+        secret: Collection[str] = (),
+        plain: Collection[str] = (),
+    ) -> tuple[Assignment, ...]:
+        """Return what :meth:`push` would sign, typed and checked, secrets encrypted; a proposal for :meth:`ask`.
+
+        Raises:
+            InvalidValueError, PlainOrSecretError: as :meth:`push` does.
+        """
+        scope = self._scope_of(target, instance)
+        self.sync(scope)
+        schemas = functools.partial(self._schemas_of, scope)
+        try:
+            wish = Wish(scope, values, tuple(unset), secret, plain)
+            return assignments(wish, target, schemas, self.view(scope), self._sealed(scope))
+        except errors.TarsSettingsError as error:
+            refusal = type(error)(*error.args)
+        # Out here, and without the values: a traceback with locals would show what was to become a secret.
+        values, wish = {}, Wish(scope, {})
+        raise refusal
 
     def push_cosigned(self, draft: bytes, *, force: bool = False, timeout_s: float = 10.0) -> Receipt:
         """Sign and publish a draft that others cosigned, exactly as they saw it.
@@ -335,7 +366,14 @@ class Writer:
         return self._send(scope, assign, reason=reason, timeout_s=timeout_s, **more)
 
     def _send(
-        self, scope: str, assign: tuple[Assignment, ...], *, by: str | None = None, timeout_s: float, **said: Any
+        self,
+        scope: str,
+        assign: tuple[Assignment, ...],
+        *,
+        by: str | None = None,
+        timeout_s: float,
+        ask_everyone: bool = False,
+        **said: Any,
     ) -> Receipt:
         receipt = Receipt(scope, tuple(item.key for item in assign), self.wait)
         with self._changed:
@@ -343,8 +381,8 @@ class Writer:
             ref = self._refs
             self._receipts[ref] = receipt
         self.presences(Scope.parse(scope).service)
-        ack = said.pop("ack", None) or self._ack(scope)
-        receipt.ack_of, receipt.trial_s = ack.of, said.get("trial_s", 0)
+        ack = said.pop("ack", None) or self._ack(scope, everyone=ask_everyone)
+        receipt.ack_of, receipt.spread_s, receipt.trial_s = ack.of, ack.within_s, said.get("trial_s", 0)
         at = self._agent.clock.wall().isoformat(timespec="seconds").replace("+00:00", "Z")
         push = Push(ref, scope, assign, at=at, by=_user() if by is None else by, ack=ack, **said)
         receipt.pushed_s = time.monotonic()
@@ -431,34 +469,46 @@ class Writer:
         service = Scope.parse(scope).service
         return [] if service is None else self.schemas(service)
 
-    def _ack(self, scope: str) -> Ack:
+    def _ack(self, scope: str, *, everyone: bool) -> Ack:
         with self._changed:
             live = [one for one, _ in self._heard.readers(scope) if one.state != "offline"]
-        return Ack(1, 0.0) if len(live) <= ASK_ALL_UP_TO else Ack(len(live) // ASK_ALL_UP_TO, 1.0)
+        if len(live) <= ASK_ALL_UP_TO:
+            return Ack(1, 0.0)
+        return Ack(1, len(live) / ANSWERS_PER_S) if everyone else Ack(len(live) // ASK_ALL_UP_TO, 1.0)
 
     # --- results -----------------------------------------------------------------------------------------------------
 
     def wait(
-        self, receipt: Receipt, timeout_s: float, need: Need, on_reply: Callable[[Reply], None] | None = None
+        self,
+        receipt: Receipt,
+        timeout_s: float,
+        need: Need,
+        on_reply: Callable[[Reply], None] | None = None,
+        enough: Callable[[Report], bool] | None = None,
     ) -> Report:
         """Wait as :meth:`Receipt.wait` says."""
         due_s = time.monotonic() + timeout_s
-        enough = ("accepted", *ENDS) if need == "accepted" else ENDS
+        ends = ("accepted", *ENDS) if need == "accepted" else ENDS
         told: set[tuple[str, str]] = set()
         with self._changed:
             while True:
-                replies = self._heard.replies(receipt)
-                for reply in replies:
+                report = self._report(receipt)
+                for reply in report.replies:
                     if on_reply is not None and reply.fate != "silent" and (reply.service, reply.instance) not in told:
                         told.add((reply.service, reply.instance))
                         on_reply(reply)
-                silent = any(reply.fate == "silent" for reply in replies)
+                silent = any(reply.fate == "silent" for reply in report.replies)
                 failed = receipt.stage in FAILURES
-                done = receipt.stage in enough and (need != "applied" or not silent or failed)
+                satisfied = enough is not None and enough(report)
+                done = receipt.stage in ends and (need != "applied" or not silent or failed or satisfied)
                 left_s = due_s - time.monotonic()
                 if done or left_s <= 0:
-                    break
+                    return report
                 self._changed.wait(left_s)
+
+    def _report(self, receipt: Receipt) -> Report:
+        """Return what is known of a push now; under the lock."""
+        replies = self._heard.replies(receipt)
         asked = sum(1 for reply in replies if reply.fate not in ("offline", "unasked"))
         return Report(receipt.stage, receipt.reason, tuple(replies), asked)
 

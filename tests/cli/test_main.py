@@ -10,7 +10,7 @@ from tars_settings._version import __version__
 from tests.cli.documents import assert_fits
 from tests.cli.running import Cli
 
-COMMANDS = ["init", "push", "unset", "list", "get", "status", "demo"]
+COMMANDS = ["init", "push", "unset", "edit", "list", "get", "status", "demo"]
 BLOCKED = """
 import sys
 class Absent:
@@ -76,6 +76,8 @@ def test_each_command_has_help_with_an_example(cli: Cli, command: str) -> None:
         ("push", "stt-worker", "a=1", "--model", "nowhere:Nothing"),
         ("push", "stt-worker", "a=1", "--model", "json:loads"),
         ("unset", "stt-worker", "a", "a"),
+        ("edit", "Not A Service"),
+        ("edit", "stt-worker", "--no-wait", "--quorum", "2"),
         ("get", "stt-worker", "a", "--reveal", "b"),
         ("status", "stt-worker@pi-3"),
     ],

@@ -1,0 +1,147 @@
+"""What a change makes different: the values that the fleet says now, and those that it would say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tars_settings.cli.change import Change
+from tars_settings.cli.reading import Reading, Values, folded
+from tars_settings.cli.render import MASK, Output, Table, value_text
+from tars_settings.core.delta import Assignment, Delta, DeltaBody
+from tars_settings.core.names import ALL, Scope
+from tars_settings.core.register import Register
+from tars_settings.core.stamp import MAX_EPOCH, Stamp
+from tars_settings.schema import entries_of
+from tars_settings.sources.environment import Environment
+from tars_settings.writer import Writer
+
+NOT_SET: Final[Any] = object()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One key before and after, as it may be shown: secrets masked, ``NOT_SET`` where the fleet says nothing."""
+
+    key: str
+    old: Any
+    new: Any
+    secret: bool
+    changed: bool
+
+
+def bearing_on(scope: Scope) -> tuple[str, ...]:
+    """Return the scopes whose values bear on a scope, lowest first."""
+    own = [] if scope.service is None else [str(Scope(scope.service))]
+    return tuple(dict.fromkeys([ALL, *own, str(scope)]))
+
+
+def reading_for(writer: Writer, scope: Scope, schemas: Iterable[bytes]) -> Reading:
+    """Return what the fleet says to a scope, read over an open connection."""
+    names = bearing_on(scope)
+    states = {name: writer.sync(name) for name in names}
+    scopes = {name: writer.view(name) for name in names}
+    known = {} if scope.service is None else {scope.service: tuple(schemas)}
+    return Reading(writer.trust, scopes, "broker", states, known)
+
+
+def differences(reading: Reading, environment: Environment, change: Change) -> list[Difference]:
+    """Return what a change makes of each of its keys. Secrets are compared where this host opens the old ones."""
+    values = Values(reading, environment)
+    own = reading.scopes[str(change.scope)]
+    before = folded(reading, values)
+    after_reading = _with(reading, change)
+    after = folded(after_reading, Values(after_reading, environment))
+    told: list[Difference] = []
+    for key in (*change.values, *change.unset):
+        held = own.get(key)
+        secret = key in change.secret or (held is not None and reading.is_secret(held))
+        changed = _is_changed(values, held, change, key)
+        old, new = (_shown(at(state, key), secret=secret) for state in (before, after))
+        told.append(Difference(key, old, new, secret, changed))
+    return told
+
+
+def _shown(value: Any, *, secret: bool) -> Any:
+    return MASK if secret and value is not NOT_SET else value
+
+
+def _is_changed(values: Values, held: Register | None, change: Change, key: str) -> bool:
+    is_set = held is not None and not held.assignment.unset
+    if key not in change.values:
+        return held is None or is_set
+    if held is None or not is_set:
+        return True
+    if held.assignment.is_secret != (key in change.secret):
+        return True
+    return not values.holds(held, change.values[key])
+
+
+def _with(reading: Reading, change: Change) -> Reading:
+    """Return a reading as it would be with the change pushed."""
+    shown = {key: MASK if key in change.secret else value for key, value in change.values.items()}
+    assign = [Assignment(key, set=value) for key, value in shown.items()]
+    assign += [Assignment(key, unset=True) for key in change.unset]
+    scope = str(change.scope)
+    body = DeltaBody(scope, reading.trust.gen, MAX_EPOCH, 1, tuple(assign))
+    delta = Delta(Stamp(body.gen, body.epoch, "f" * 32, b"\xff" * 32), body, b"")
+    winners = {**reading.scopes[scope], **{item.key: Register(item.key, item, delta) for item in assign}}
+    return Reading(reading.trust, {**reading.scopes, scope: winners}, reading.source, reading.states, reading.schemas)
+
+
+def at(state: Any, key: str) -> Any:
+    """Return the value at a dotted key, ``NOT_SET`` where there is none.
+
+    >>> at({"a": {"b": 1}}, "a.b"), at({"a": 1}, "a.b") is NOT_SET
+    (1, True)
+    """
+    for part in key.split("."):
+        if not isinstance(state, dict) or part not in state:
+            return NOT_SET
+        state = state[part]
+    return state
+
+
+def show(out: Output, told: Iterable[Difference], schemas: Iterable[bytes]) -> None:
+    """Show what changes as rows of key, old and new; what does not is named once."""
+    told = list(told)
+    rows = tuple(_rows(told, schemas))
+    out.table(Table(("key", "now", "then"), rows))
+    if same := [one.key for one in told if not one.changed]:
+        out.note(f"unchanged: {', '.join(same)}")
+
+
+def as_text(told: Iterable[Difference], schemas: Iterable[bytes]) -> str:
+    """Return what changes for a person who is asked about it: a line a key."""
+    return "\n".join(f"    {key}: {old} -> {new}" for key, old, new in _rows(told, schemas))
+
+
+def _rows(told: Iterable[Difference], schemas: Iterable[bytes]) -> Iterator[tuple[str, str, str]]:
+    defaults = {entry.key: entry.default for schema in schemas for entry in entries_of(schema)}
+    for one in told:
+        if one.changed:
+            yield one.key, _text(one.old, one.key, defaults), _text(one.new, one.key, defaults)
+
+
+def _text(value: Any, key: str, defaults: Mapping[str, str]) -> str:
+    if value is not NOT_SET:
+        return value_text(value)
+    default = defaults.get(key, "")
+    return f"(not set, default {default})" if default else "(not set)"
+
+
+def document(told: Iterable[Difference]) -> list[dict[str, Any]]:
+    """Return the differences as JSON values: null where the fleet says nothing, as ``old_set`` and ``new_set`` tell."""
+    return [
+        {
+            "key": one.key,
+            "old": None if one.old is NOT_SET else one.old,
+            "new": None if one.new is NOT_SET else one.new,
+            "old_set": one.old is not NOT_SET,
+            "new_set": one.new is not NOT_SET,
+            "secret": one.secret,
+            "changed": one.changed,
+        }
+        for one in told
+    ]
