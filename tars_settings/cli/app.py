@@ -9,7 +9,19 @@ from typing import Annotated
 import typer
 
 from tars_settings._version import __version__
-from tars_settings.cli import compromise, init, keys, look, passphrase, push, rootkeys, schema, status
+from tars_settings.cli import (
+    compromise,
+    export,
+    importing,
+    init,
+    keys,
+    look,
+    passphrase,
+    push,
+    rootkeys,
+    schema,
+    status,
+)
 from tars_settings.cli.demo import command as demo
 
 app = typer.Typer(
@@ -47,6 +59,8 @@ push.register(app)
 look.register(app)
 status.register(app)
 schema.register(app)
+export.register(app)
+importing.register(app)
 demo.register(app)
 
 _keys = typer.Typer(help="Who may write, who may say so, and what encrypts secrets.", no_args_is_help=True)

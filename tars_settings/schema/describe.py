@@ -16,6 +16,10 @@ from tars_settings.errors import MalformedError
 
 SECRET_MARK: Final = "x-tars-secret"
 SERVICE_MARK: Final = "x-tars-service"
+ENV_MARK: Final = "x-tars-env"
+"""On a setting: the variables that reach it whatever the prefix, where it has aliases."""
+ENV_PREFIX_MARK: Final = "x-tars-env-prefix"
+ENV_DELIMITER_MARK: Final = "x-tars-env-delimiter"
 _SECRETS: Final = (Secret, SecretStr, SecretBytes)
 _MAX_DEPTH: Final = 16
 _MAX_NODES: Final = 256
@@ -41,6 +45,7 @@ def schema_of(cls: type[BaseModel]) -> bytes:
     """
     schema = cls.model_json_schema(by_alias=False, schema_generator=_Generator)
     _mark(cls, schema, schema.get("$defs", {}), set())
+    _name_variables(cls, schema)
     service = cls.model_config.get("service")
     if service is not None:
         schema[SERVICE_MARK] = service
@@ -74,6 +79,48 @@ def _mark(cls: type[BaseModel], schema: dict[str, Any], definitions: dict[str, A
                 where = next((one for one in definitions.values() if one.get("title") == nested.__name__), None)
             if where is not None:
                 _mark(nested, where, definitions, seen)
+
+
+def _name_variables(cls: type[BaseModel], schema: dict[str, Any]) -> None:
+    """Say which environment variables reach the settings, so that a ``.env`` file can be understood elsewhere."""
+    config: Mapping[str, Any] = cls.model_config
+    for mark, option in ((ENV_PREFIX_MARK, "env_prefix"), (ENV_DELIMITER_MARK, "env_nested_delimiter")):
+        if config.get(option):
+            schema[mark] = config[option]
+    for name, field in cls.model_fields.items():
+        alias = field.validation_alias
+        names = [one for one in getattr(alias, "choices", [alias]) if isinstance(one, str)]
+        described = schema.get("properties", {}).get(name)
+        if names and isinstance(described, dict):
+            described[ENV_MARK] = names
+
+
+def variables_of(schema: bytes, prefix: str | None = None) -> dict[str, str]:
+    """Return the environment variables that reach a class's settings, in upper case, and the key of each.
+
+    *prefix* stands in for the class's own ``env_prefix``. Leaves of nested models have a variable only where the class
+    has an ``env_nested_delimiter``; a whole model's takes JSON.
+
+    >>> variables_of(b'{"properties":{"gain":{"type":"number"}},"x-tars-env-prefix":"STT_"}')
+    {'STT_GAIN': 'gain'}
+    """
+    root = parse_schema(schema)
+    own, delimiter = root.get(ENV_PREFIX_MARK), root.get(ENV_DELIMITER_MARK)
+    before = prefix if prefix is not None else own if isinstance(own, str) else ""
+    properties = root.get("properties")
+    aliased: dict[str, str] = {}
+    plain: dict[str, str] = {}
+    for key in keys_of(schema):
+        top, *rest = key.split(".")
+        if rest and not (isinstance(delimiter, str) and delimiter):
+            continue
+        node = properties.get(top) if isinstance(properties, dict) else None
+        aliases = node.get(ENV_MARK) if isinstance(node, dict) else None
+        for found, names in ((aliased, _list(aliases)), (plain, [f"{before}{top}"])):
+            for name in names:
+                if isinstance(name, str):
+                    found.setdefault(str(delimiter).join([name, *rest]).upper(), key)
+    return plain | aliased
 
 
 def is_secret_type(annotation: Any) -> bool:
