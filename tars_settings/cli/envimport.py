@@ -12,7 +12,7 @@ from tars_settings.cli.common import CONNECT_WITHIN_S, INTERRUPTED, Common
 from tars_settings.cli.envfile import EnvFile, Left, Line, Why, read_env, repeated
 from tars_settings.cli.founding import adopt_trust
 from tars_settings.cli.push import published
-from tars_settings.cli.render import MASK, Table, rows_of, value_text
+from tars_settings.cli.render import MASK, Table, rows_of, several, value_text
 from tars_settings.cli.values import checked_keys, guess, model_of, typed
 from tars_settings.core.names import Scope, is_key
 from tars_settings.errors import InvalidValueError, TooLargeError, UsageError
@@ -235,7 +235,8 @@ def _tell(
     comments = sum(left.why in _QUIET for left in planned.left)
     other = len(planned.left) - comments
     verb = "would be set" if options.dry_run else "set"
-    common.out.note(f"{len(planned.entries)} {verb} for {options.scope}, {other} lines left, {comments} comments")
+    left = f"{several(other, 'line')} left, {several(comments, 'comment')}"
+    common.out.note(f"{several(len(planned.entries), 'setting')} {verb} for {options.scope}, {left}")
     for receipt, report in pushed:
         common.out.note(outcome.verdict(receipt, report))
     unfit = any(left.why in ("does not fit", "undescribed") for left in planned.left)

@@ -13,7 +13,7 @@ import typer
 from tars_settings.cli.common import CONNECT_WITHIN_S, Common, command
 from tars_settings.cli.founding import adopt_trust
 from tars_settings.cli.reading import spoken_for
-from tars_settings.cli.render import Table, rows_of
+from tars_settings.cli.render import Table, rows_of, several
 from tars_settings.core.names import ALL, Scope
 from tars_settings.errors import BrokerUnreachableError, RefusedError, StateDirError, UsageError
 from tars_settings.gossip.offering import Offer, kind_of
@@ -141,7 +141,7 @@ def _write(common: Common, payloads: Sequence[bytes], file: Path | None, documen
         common.out.document({**document, "file": str(path), "envelopes": None})
     counts = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in document["counts"].items())
     where = "" if file is None else f"{file}: "
-    common.out.note(f"{where}{counts}; {len(document['scopes'])} scopes, from the {document['source']}")
+    common.out.note(f"{where}{counts}; {several(len(document['scopes']), 'scope')}, from the {document['source']}")
     for scope, state in document["scopes"].items():
         if state not in ("", "ready"):
             common.out.note(f"{scope} could not be caught up with ({state}): the export may lack something")
@@ -224,4 +224,4 @@ def summary(offers: Sequence[Offer]) -> str:
     counts, reasons = counted(offers), refused(offers)
     told = ", ".join(f"{count} {fate}" for fate, count in counts.items() if count) or "nothing"
     why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-    return f"{len(offers)} envelopes: {told}{f' ({why})' if why else ''}"
+    return f"{several(len(offers), 'envelope')}: {told}{f' ({why})' if why else ''}"

@@ -14,10 +14,11 @@ from typing import Annotated, Any, Final
 import typer
 
 from tars_settings.cli import envimport
-from tars_settings.cli.common import CONNECT_WITHIN_S, Common, command
+from tars_settings.cli.common import CONNECT_WITHIN_S, INTERRUPTED, Common, command
 from tars_settings.cli.envimport import EnvOptions
 from tars_settings.cli.export import summary, table
 from tars_settings.cli.push import ByOption, ModelOption, PlainOption, ReasonOption, SecretOption
+from tars_settings.cli.render import several
 from tars_settings.cli.visitor import Visitor
 from tars_settings.core.names import Scope
 from tars_settings.errors import BrokerUnreachableError, UsageError
@@ -65,8 +66,8 @@ def import_(
 ) -> int:
     """Take in exports and state directories, whose signatures decide; or push what a .env file sets.
 
-    Nothing older ever wins: what is in this host's replica or on the broker stays where it is greater. Exit code 1
-    where something was refused, or is not on the broker afterwards.
+    Nothing older ever wins: what is in this host's replica or on the broker stays where it is greater.
+    Exit code 1 where something was refused, or is not on the broker afterwards.
 
     Example: tars-settings import fleet-2026-03-01.jsonl
     """
@@ -116,6 +117,9 @@ def _take_in(common: Common, paths: Sequence[Path], payloads: list[bytes], how: 
     is_online = not how.dry_run and not how.offline and environment.broker is not None and not archive.peer.trust.is_pin
     try:
         refilled = _refill(common, archive.scopes, how.timeout_s) if is_online else _Refilled()
+    except KeyboardInterrupt:
+        common.out.note(f"interrupted: {summary(offers)}. What counts is in this host's replica: run it again")
+        return INTERRUPTED
     except BrokerUnreachableError as error:
         raise BrokerUnreachableError(
             f"{error}\n{summary(offers)}. What counts is in this host's replica: run it again when the broker is there"
@@ -151,7 +155,7 @@ def _say(common: Common, offers: Sequence[Offer], lacking: Sequence[str], how: _
         out.note(f"lacking: {what}")
     if refilled.reached:
         there = refilled.topics - len(refilled.missing)
-        out.note(f"the broker holds {there} of {refilled.topics} topics; {refilled.published} were published again")
+        out.note(f"the broker holds {there} of {several(refilled.topics, 'topic')}; {refilled.published} repaired")
         for topic in refilled.missing[:10]:
             out.note(f"the broker does not show {topic}")
     elif not how.dry_run:

@@ -9,7 +9,7 @@ import selectors
 import time
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from tars_settings.adapters.clock import SystemClock
 from tars_settings.agent.assemble import mqtt_transport
@@ -156,10 +156,12 @@ class Visitor:
         refs.clear()
         return sum(answer is not None and answer.ok for answer in answers)
 
-    def subscribe(self, filters: Sequence[str], *, replay: bool = True, within_s: float | None = None) -> bool | None:
+    def subscribe(
+        self, filters: Sequence[str], *, replay: bool = True, qos: Literal[0, 1] = 0, within_s: float | None = None
+    ) -> bool | None:
         """Subscribe and return whether all was granted; None where no answer came."""
         ref = self._next_ref()
-        self._transport.carry_out(Subscribe(ref, tuple(filters), qos=0 if replay else 1, replay=replay))
+        self._transport.carry_out(Subscribe(ref, tuple(filters), qos=qos, replay=replay))
         self.until(lambda: ref in self._subscribed, within_s)
         return self._subscribed.pop(ref, None)
 

@@ -167,8 +167,16 @@ def payloads_in(directory: Path, fleet: str) -> list[bytes]:
     found = next((path for path in places if path.is_file()), None)
     if found is None:
         raise ReplicaError(f"{directory} holds no replica of this fleet: there is no {places[0]}")
-    rows = rows_of(found)
-    return [row.raw for row in rows if isinstance(row, _SIGNED)]
+    return signed_bytes(found)
+
+
+def signed_bytes(path: Path) -> list[bytes]:
+    """Return the signed bytes of a replica, and what they name by digest.
+
+    Raises:
+        ReplicaError: it can't be read, or is not ours alone.
+    """
+    return [row.raw for row in rows_of(path) if isinstance(row, _SIGNED)]
 
 
 def since(payloads: Iterable[bytes], archive: Archive, mark: tuple[int, int]) -> tuple[bytes, ...]:
