@@ -157,6 +157,12 @@ DEVIATIONS: dict[str, tuple[tuple[str, ...], str, str, int]] = {
     "small packets": (("max_packet_size 20000",), "broker: packet size", "problem", 1),
     "no retained messages": (("retain_available false",), "broker: retained", "problem", 1),
     "nagle, anyone, any size": ((), "broker: nagle", "hint", 0),
+    "a bridge that is down": (
+        ("connection other", "address 127.0.0.1:9", "topic bridged/# out 1"),
+        "broker: bridges",
+        "warning",
+        1,
+    ),
 }
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import shutil
 import stat
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import pytest
 
 from tars_settings.cli.demo.processes import Worker
 from tars_settings.cli.demo.stage import in_force
-from tests.brokers import eventually
+from tests.brokers import Mosquitto, eventually
 from tests.cli.documents import assert_fits
 from tests.cli.running import Cli, Done, Plant
 
@@ -164,6 +165,39 @@ def test_a_dry_run_changes_nothing(plant: Plant, export: Path, tmp_path: Path) -
     assert_fits("import", done.document())
     assert done.document()["counts"]["applied"] > 0
     assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_a_host_without_any_key_seeds_another_broker(plant: Plant, export: Path, tmp_path: Path, protocol: str) -> None:
+    host = apart(plant, tmp_path)
+    with Mosquitto(tmp_path / "broker") as other:
+        done = host("import", str(export), "--json", TARS_SETTINGS_BROKER=other.url, TARS_SETTINGS_PROTOCOL=protocol)
+        assert done.code == 0, done.err
+        held = in_force(other.retained("system/config/#"))
+    assert set(held.values()) <= set(lines_of(export))
+    assert {topic.removeprefix("system/config/") for topic in held if "/_" not in topic.replace("/_all/", "/all/")} == {
+        "_all/log_level",
+        "stt-worker/vad_threshold",
+        "stt-worker/api_key",
+        "stt-worker@kitchen/silence_s",
+        "stt-worker@kitchen/suppress_echo",
+    }
+
+
+def test_the_doctor_checks_the_seals_of_a_worker(plant: Plant, worker: Worker, tmp_path: Path) -> None:
+    source, state = plant.cli.home / "stt-worker-kitchen", tmp_path / "state"
+    eventually(lambda: worker.look() and list(source.glob("*/lkg-*/cache.db")), what="last known good values are kept")
+    shutil.copytree(source, state)
+    words = ("doctor", "--offline", "--json", "--state-dir", str(state))
+    seals = [one for one in plant.cli(*words).document()["findings"] if one["name"] == "seal"]
+    assert [(one["severity"], "stt-worker" in one["message"]) for one in seals] == [("ok", True)]
+    key = next(state.glob("*/seal.key"))
+    key.chmod(0o600)
+    key.write_text(f"{base64.b64encode(bytes(32)).decode()}\n")
+    done = plant.cli(*words)
+    seals = [one for one in done.document()["findings"] if one["name"] == "seal"]
+    assert (done.code, [one["severity"] for one in seals]) == (1, ["problem"])
+    assert seals[0]["change"]
 
 
 # --- the backup drill: docs/backup.rst --------------------------------------------------------------------------------
