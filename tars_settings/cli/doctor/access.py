@@ -22,33 +22,40 @@ PLACE: Final = "_doctor"
 _CONFIGURATION: Final = "tars-settings broker-config mosquitto  # prints users and topics for this fleet"
 
 
-def look(environment: Environment, address: BrokerAddress, visitor: Visitor) -> Iterator[Finding]:
-    """Yield findings on what this user may publish."""
+def look(environment: Environment, address: BrokerAddress) -> Iterator[Finding]:
+    """Yield findings on what this user may publish.
+
+    Raises:
+        BrokerError: the broker can't be reached any more.
+    """
     yield from _anonymous(environment, address)
-    nonce = visitor.marker.split("/")[-2]
-    settings = may_publish(visitor, f"{environment.prefix}/{PLACE}/{nonce}")
-    yield _settings(environment, settings)
-    if may_publish(visitor, f"tars-settings{PLACE}/{nonce}") == "yes":
+    yield _settings(environment, may_publish(environment, environment.prefix))
+    if may_publish(environment, "tars-settings") == "yes":
         message = "this user may publish outside of the fleet's topics: nothing keeps it from other programs' ones"
         yield Finding("broker", "foreign topics", "hint", message, _CONFIGURATION)
-    elif may_publish(visitor, f"{environment.health_prefix}/{PLACE}/{nonce}") == "yes":
+    elif may_publish(environment, environment.health_prefix) == "yes":
         message = "this user may publish the presence of any worker: what status shows may be made up"
         yield Finding("broker", "foreign topics", "hint", message, _CONFIGURATION)
     else:
         yield Finding("broker", "foreign topics", "ok", "this user may publish nothing that is not its own")
 
 
-def may_publish(visitor: Visitor, topic: str) -> Answer:
-    """Publish a message that is not retained, and return what became of it."""
-    visitor.subscribe((topic,), replay=False)
-    answer = visitor.publish(topic, b"tars-settings doctor", retain=False)
-    try:
-        if answer is not None and not answer.ok:
+def may_publish(environment: Environment, prefix: str) -> Answer:
+    """Publish a message that is not retained below *prefix*, and return what became of it.
+
+    In a session of its own: some brokers end one that does what it may not.
+
+    Raises:
+        BrokerError: the broker can't be reached.
+    """
+    with Visitor(environment) as visitor:
+        topic = f"{prefix}/{PLACE}/{visitor.marker.split('/')[-2]}"
+        visitor.subscribe((topic,), replay=False)
+        answer = visitor.publish(topic, b"tars-settings doctor", retain=False)
+        if visitor.ended or (answer is not None and not answer.ok):
             return "refused"
         visitor.settle()
         return "yes" if any(one.topic == topic for one in visitor.heard) else "lost"
-    finally:
-        visitor.unsubscribe((topic,))
 
 
 def _settings(environment: Environment, answer: Answer) -> Finding:

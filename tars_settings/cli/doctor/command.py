@@ -88,8 +88,9 @@ def _broker(environment: Environment, archive: Archive, *, deep: bool, offline: 
         address = BrokerAddress.parse(environment.broker_address())
         met = broker.meet(environment)
         yield from broker.look(environment, address, met, deep=deep)
-        with Visitor(met.spoken(environment)) as visitor:
-            yield from access.look(environment, address, visitor)
+        environment = met.spoken(environment)
+        yield from access.look(environment, address)
+        with Visitor(environment) as visitor:
             yield from fleet.look(environment, visitor, archive)
             known = fleet.presences(environment, visitor)
         yield fleet.clock(known, datetime.now(timezone.utc))

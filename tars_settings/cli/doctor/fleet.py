@@ -25,7 +25,7 @@ _SYS: Final = ("$SYS/broker/version", "$SYS/broker/uptime", "$SYS/broker/connect
 def look(environment: Environment, visitor: Visitor, archive: Archive) -> Iterator[Finding]:
     """Yield findings. What the broker holds is taken into *archive*, in memory only, so that keys are judged by it."""
     yield _trust(environment, visitor, archive)
-    yield from _topics(visitor, archive)
+    yield from _topics(environment, visitor, archive)
     yield from _broker_itself(visitor)
 
 
@@ -52,7 +52,7 @@ def _trust(environment: Environment, visitor: Visitor, archive: Archive) -> Find
     return Finding("broker", "trust", "problem", message, "TARS_SETTINGS_PREFIX=another/place  # or another broker")
 
 
-def _topics(visitor: Visitor, archive: Archive) -> Iterator[Finding]:
+def _topics(environment: Environment, visitor: Visitor, archive: Archive) -> Iterator[Finding]:
     """Compare topic by topic; what differs is judged, and only what is older or nothing is told."""
     peer = archive.peer
     wanted = {}
@@ -73,7 +73,9 @@ def _topics(visitor: Visitor, archive: Archive) -> Iterator[Finding]:
         message = (
             f"of {several(len(wanted), 'topic')} the broker lacks {len(absent)}{example}, and holds {len(worse)} worse"
         )
-        yield Finding("broker", "topics", "warning", message, "tars-settings import STATE_DIR  # puts them back")
+        yield Finding(
+            "broker", "topics", "warning", message, f"tars-settings import {environment.state_dir}  # puts them back"
+        )
     else:
         behind = f"; this host is behind by {newer}" if newer else ""
         yield Finding(

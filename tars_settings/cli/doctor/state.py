@@ -35,8 +35,11 @@ def look(environment: Environment, services: Iterable[str] = ()) -> Iterator[Fin
     if not os.path.lexists(directory):
         yield Finding("state", "directory", "hint", f"{directory} is not there: nothing is kept on this host yet")
         return
-    yield from _directories(environment)
-    yield from _disk(directory)
+    found = _directories(environment)
+    yield found
+    if found.is_bad:
+        return  # what is in there, nobody should rely on, and perhaps can't read
+    yield _disk(directory)
     if os.path.lexists(environment.fleet_dir):
         yield from _files(environment.fleet_dir)
         yield from _corpses(environment.fleet_dir)
@@ -47,36 +50,29 @@ def look(environment: Environment, services: Iterable[str] = ()) -> Iterator[Fin
 # --- directory and disk -----------------------------------------------------------------------------------------------
 
 
-def _directories(environment: Environment) -> Iterator[Finding]:
+def _directories(environment: Environment) -> Finding:
     there = [path for path in (environment.state_dir, environment.fleet_dir) if os.path.lexists(path)]
     for path in there:
         try:
             check_dir(path)
         except StateDirError as error:
             message, _, change = str(error).partition("; type: ")
-            yield Finding("state", "directory", "problem", message, change or f"ls -ld {path}")
-            return
+            return Finding("state", "directory", "problem", message, change or f"ls -ld {path}")
         if not os.access(path, os.W_OK):
-            yield Finding(
-                "state",
-                "directory",
-                "problem",
-                f"{path} can't be written to: settings go on from memory, and are forgotten with the process",
-                f"mount -o remount,rw {path}  # or name another with TARS_SETTINGS_STATE_DIR",
-            )
-            return
-    yield Finding("state", "directory", "ok", f"{environment.state_dir} is this user's alone")
+            message = f"{path} can't be written to: settings go on from memory, and are forgotten with the process"
+            change = f"mount -o remount,rw {path}  # or name another with TARS_SETTINGS_STATE_DIR"
+            return Finding("state", "directory", "problem", message, change)
+    return Finding("state", "directory", "ok", f"{environment.state_dir} is this user's alone")
 
 
-def _disk(directory: Path) -> Iterator[Finding]:
+def _disk(directory: Path) -> Finding:
     try:
         free = shutil.disk_usage(directory).free
     except OSError as error:
-        yield Finding("state", "disk", "warning", f"the free space of {directory} can't be told: {error.strerror}")
-        return
+        return Finding("state", "disk", "warning", f"the free space of {directory} can't be told: {error.strerror}")
     severity: Severity = "problem" if free < FULL_BYTES else "warning" if free < LOW_BYTES else "ok"
     message = f"{free // _MIB} MiB are free on the disk of {directory}"
-    yield Finding("state", "disk", severity, message, "" if severity == "ok" else f"df -h {directory}")
+    return Finding("state", "disk", severity, message, "" if severity == "ok" else f"df -h {directory}")
 
 
 def _files(directory: Path) -> Iterator[Finding]:
