@@ -65,11 +65,14 @@ class Known:
     held: frozenset[str] = frozenset()
 
     def variables(self, prefix: str | None) -> dict[str, str]:
-        """Return the key of each variable, in upper case."""
-        found: dict[str, str] = {}
-        for schema in self.schemas:
-            found |= {name: key for name, key in variables_of(schema, prefix).items() if name not in found}
-        return found
+        """Return the key of each variable, in upper case; an empty one where the schemas do not agree.
+
+        Schemas are not signed. One that a stranger published must not send a line anywhere that the others would not.
+        """
+        told = [variables_of(schema, prefix) for schema in self.schemas]
+        names = {name for one in told for name in one}
+        keys = {name: {one.get(name, "") for one in told} for name in names}
+        return {name: found.pop() if len(found) == 1 else "" for name, found in keys.items()}
 
     def is_secret(self, key: str) -> bool:
         """Return whether a schema or an earlier delta calls a key a secret."""
@@ -136,6 +139,8 @@ def _by_rule(name: str, prefix: str) -> str | None:
 
 
 def _unfit(key: str | None, known: Known, options: EnvOptions) -> tuple[Why, str] | None:
+    if key == "":
+        return "undescribed", "the schemas in use do not agree on what it sets; name the class with --model"
     if key is None:
         whose = options.scope if known.schemas else f"{options.prefix or ''}NAME"
         return "unknown", f"{whose} has no such setting" if known.schemas else f"it is not of the form {whose}"

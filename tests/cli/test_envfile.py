@@ -83,6 +83,7 @@ def test_a_line_is_typed_by_the_schema(text: str, expected: dict[str, Any]) -> N
         ("KITCHEN_PEM=-----BEGIN X-----\\nabc\\n", (1, "KITCHEN_PEM", "pem")),
         ("TARS_SETTINGS_BROKER=mqtt://x", (1, "TARS_SETTINGS_BROKER", "ours")),
         ("STRANGER=1", (1, "STRANGER", "unknown")),
+        ("KITCHEN_LEGACY=1", (1, "KITCHEN_LEGACY", "unknown")),
         ("KITCHEN_THRESHOLD=7", (1, "KITCHEN_THRESHOLD", "does not fit")),
         ("KITCHEN_WORDS=a,b", (1, "KITCHEN_WORDS", "does not fit")),
     ],
@@ -120,6 +121,16 @@ def test_without_a_schema_names_go_by_rule_and_somebody_must_say_what_is_a_secre
     ]
     found = planned(text, known=nothing, prefix="STT_", plain=True, secret=("key",))
     assert {entry.key: entry.secret for entry in found.entries} == {"vad.gain": False, "key": True}
+
+
+def test_a_strangers_schema_leads_no_line_astray() -> None:
+    """It claims a variable that holds a secret for a setting that is none, and one that is none of the fleet's."""
+    mark = {"type": "string", "x-tars-env": ["KITCHEN_API_KEY", "AWS_SECRET"]}
+    rogue = json.dumps({"properties": {"note": mark}}).encode()
+    text = "KITCHEN_API_KEY=canary\nAWS_SECRET=canary\n"
+    assert set_by(text, known=Known((rogue,))) == {"note": "canary"}, "alone it is believed, as by push"
+    assert set_by(text, known=Known((rogue, SCHEMA))) == {}
+    assert [left[2] for left in left_of(text, known=Known((SCHEMA, rogue)))] == ["undescribed", "undescribed"]
 
 
 def test_variables_are_in_the_published_schema() -> None:
