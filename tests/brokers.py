@@ -58,9 +58,12 @@ def eventually(condition: Callable[[], object], *, deadline_s: float = DEADLINE_
 class MosquittoClients:
     """``mosquitto_pub`` and ``mosquitto_sub`` pointed at one broker: a voice that shares no code with the library."""
 
-    def __init__(self, host: str, port: int, options: Sequence[str] = (), *, protocol: str = "5") -> None:
+    def __init__(
+        self, host: str, port: int, options: Sequence[str] = (), *, protocol: str = "5", markers: str = "tests-marker"
+    ) -> None:
         self._where = ["-h", host, "-p", str(port), *options]
         self._protocol = protocol
+        self._markers = markers
 
     def publish(
         self, topic: str, payload: bytes | str = b"", *, retain: bool = True, qos: int = 1, protocol: str = ""
@@ -75,7 +78,7 @@ class MosquittoClients:
 
     def retained(self, topic_filter: str) -> dict[str, bytes]:
         """Return what the broker retains under *topic_filter*, by topic."""
-        marker = f"tests-marker/{os.getpid()}/{time.monotonic_ns()}"
+        marker = f"{self._markers}/{os.getpid()}/{time.monotonic_ns()}"
         options = [
             "-t",
             topic_filter,

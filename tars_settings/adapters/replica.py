@@ -39,6 +39,7 @@ from tars_settings.errors import ReplicaError, StateDirError
 _log: Final = logging.getLogger("tars_settings.replica")
 
 FILE_NAME: Final = "replica.db"
+SQLITE_VERSION: Final = sqlite3.sqlite_version
 SCHEMA_VERSION: Final = 1
 _PLAUSIBLE_VERSION: Final = 1000
 _BUSY_S: Final = 2.0

@@ -10,11 +10,14 @@ import typer
 
 from tars_settings._version import __version__
 from tars_settings.cli import (
+    brokerconfig,
     compromise,
     conflicts,
     diff,
     edit,
+    export,
     history,
+    importing,
     init,
     keys,
     look,
@@ -28,6 +31,7 @@ from tars_settings.cli import (
     status,
 )
 from tars_settings.cli.demo import command as demo
+from tars_settings.cli.doctor import command as doctor
 
 app = typer.Typer(
     name="tars-settings",
@@ -70,6 +74,10 @@ conflicts.register(app)
 diff.register(app)
 status.register(app)
 schema.register(app)
+export.register(app)
+importing.register(app)
+doctor.register(app)
+brokerconfig.register(app)
 demo.register(app)
 
 _keys = typer.Typer(help="Who may write, who may say so, and what encrypts secrets.", no_args_is_help=True)

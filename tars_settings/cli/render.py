@@ -39,6 +39,9 @@ _STYLES: Final[Mapping[str, str]] = MappingProxyType(
         "silent": "yellow",
         "shadowed": "yellow",
         "offline": "dim",
+        "ok": "green",
+        "warning": "yellow",
+        "problem": "bold red",
     }
 )
 
@@ -80,6 +83,15 @@ def moment_text(at: str) -> str:
 def value_text(value: Any) -> str:
     """Return a JSON value on one line; a string as it is."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def several(count: int, noun: str) -> str:
+    """Return a count with its noun.
+
+    >>> several(1, "topic"), several(2, "topic")
+    ('1 topic', '2 topics')
+    """
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 class Output:

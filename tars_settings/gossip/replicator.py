@@ -52,6 +52,7 @@ from tars_settings.gossip.effects import (
 from tars_settings.gossip.hearing import Hearing
 from tars_settings.gossip.loading import Loading, exported
 from tars_settings.gossip.mending import Mender
+from tars_settings.gossip.offering import scopes_held
 from tars_settings.gossip.peer import Peer
 from tars_settings.gossip.policy import Policy
 from tars_settings.gossip.probe import Answer, Prober
@@ -253,7 +254,7 @@ class Replicator:
 
     def export(self, scopes: tuple[str, ...] | None = None) -> tuple[bytes, ...]:
         """Return the signed bytes of *scopes* (all that are held where None): as good as a broker that holds them."""
-        return exported(self.peer, self.peer.registers.scopes() if scopes is None else scopes)
+        return exported(self.peer, scopes_held(self.peer) if scopes is None else scopes)
 
     def _next_ref(self) -> int:
         return next(self._refs)

@@ -267,7 +267,9 @@ _FIELDS: Final = {
     "writer_key_file": "writer_key",
     "passphrase_text": "passphrase",
 }
-_WATCHED: Final = (*(f"{PREFIX}{_FIELDS.get(name, name).upper()}" for name in Environment.model_fields), *_OUTSIDE)
+VARIABLES: Final = tuple(f"{PREFIX}{_FIELDS.get(name, name).upper()}" for name in Environment.model_fields)
+"""The names of all variables that are read."""
+_WATCHED: Final = (*VARIABLES, *_OUTSIDE)
 _INIT: Final = "'tars-settings init' prints it"
 _MADE_BY: Final = {
     "broker": "the broker's URL, such as mqtt://localhost:1883",
