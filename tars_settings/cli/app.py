@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tars_settings._version import __version__
-from tars_settings.cli import compromise, init, keys, look, passphrase, push, rootkeys, schema, status
+from tars_settings.cli import compromise, explain, init, keys, listing, look, passphrase, push, rootkeys, schema, status
 from tars_settings.cli.demo import command as demo
 
 app = typer.Typer(
@@ -44,7 +44,9 @@ def _before(
 
 init.register(app)
 push.register(app)
+listing.register(app)
 look.register(app)
+explain.register(app)
 status.register(app)
 schema.register(app)
 demo.register(app)

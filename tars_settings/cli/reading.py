@@ -13,6 +13,7 @@ from tars_settings.adapters.replica import SqliteReplica
 from tars_settings.cli.common import CONNECT_WITHIN_S, Common
 from tars_settings.cli.founding import adopt_trust
 from tars_settings.cli.render import MASK
+from tars_settings.core.delta import Delta
 from tars_settings.core.names import ALL, Scope
 from tars_settings.core.records import DeltaRow, TrustRow
 from tars_settings.core.register import Register, Registers
@@ -41,6 +42,8 @@ class Reading:
     source: Literal["broker", "replica"]
     states: Mapping[str, str] = field(default_factory=dict)
     schemas: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
+    deltas: tuple[Delta, ...] = ()
+    """All that are held of these scopes, whether they won or not."""
 
     def writer_name(self, register: Register) -> str:
         """Return who wrote it, by name where the trust document has one."""
@@ -62,11 +65,12 @@ def read(
     offline: bool,
     timeout_s: float,
     look: Callable[[Writer], None] | None = None,
+    glance: Callable[[Writer], None] | None = None,
 ) -> Reading:
     """Return what the fleet says: of one service and its instances, or of all that is known.
 
     From the replica when *offline*, or when the broker can't be reached (which is said). *look* sees the open
-    connection, before it closes.
+    connection, before it closes, and can't do without one; *glance* can.
 
     Raises:
         ConfigurationError: fleet, keys or broker are not configured.
@@ -76,7 +80,7 @@ def read(
     if offline:
         return from_replica(environment, service)
     try:
-        return _from_broker(common, service, timeout_s, look)
+        return _from_broker(common, service, timeout_s, look or glance)
     except BrokerUnreachableError as error:
         if look is not None:
             raise
@@ -98,7 +102,14 @@ def _from_broker(
         schemas = {name: tuple(writer.schemas(name)) for name in services if name is not None}
         if look is not None:
             look(writer)
-        return Reading(writer.trust, scopes, "broker", states, schemas)
+        return Reading(writer.trust, scopes, "broker", states, schemas, _held(writer, names))
+
+
+def _held(writer: Writer, names: Iterable[str]) -> tuple[Delta, ...]:
+    found: list[Delta] = []
+    registers = writer.agent.replicator.peer.registers
+    writer.agent.call(lambda: found.extend(one for name in names for one in registers.deltas(name)))
+    return tuple(found)
 
 
 def spoken_for(writer: Writer, service: Scope | None) -> set[str]:
@@ -135,7 +146,8 @@ def from_replica(environment: Environment, service: Scope | None) -> Reading:
         if isinstance(row, DeltaRow):
             _offer(registers, row.raw, trust)
     names = _wanted(service, registers.scopes())
-    return Reading(trust, {name: registers.winners(name) for name in names}, "replica")
+    held = tuple(one for name in names for one in registers.deltas(name))
+    return Reading(trust, {name: registers.winners(name) for name in names}, "replica", deltas=held)
 
 
 def _offer(registers: Registers, raw: bytes, trust: TrustDocument) -> None:

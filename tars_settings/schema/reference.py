@@ -90,8 +90,14 @@ def _entry(schema: bytes, key: str) -> Entry:
         description=str(_mark(node, resolved, "description")),
         help=str(_mark(node, resolved, HELP_MARK)),
         limits=_limits(resolved),
-        examples=() if secret else tuple(json.dumps(one, ensure_ascii=False) for one in node.get("examples", ())),
+        examples=() if secret else tuple(json.dumps(one, ensure_ascii=False) for one in _examples(node)),
     )
+
+
+def _examples(node: Schema) -> list[Any]:
+    # Anyone may publish a schema, and what this keyword holds is not looked at before.
+    examples = node.get("examples")
+    return examples if isinstance(examples, list) else []
 
 
 def _mark(node: Schema, resolved: Iterable[Schema], name: str) -> Any:
