@@ -9,7 +9,21 @@ from typing import Annotated
 import typer
 
 from tars_settings._version import __version__
-from tars_settings.cli import compromise, explain, init, keys, listing, look, passphrase, push, rootkeys, schema, status
+from tars_settings.cli import (
+    compromise,
+    explain,
+    init,
+    keys,
+    listing,
+    look,
+    passphrase,
+    push,
+    rootkeys,
+    schema,
+    search,
+    status,
+    watch,
+)
 from tars_settings.cli.demo import command as demo
 
 app = typer.Typer(
@@ -47,7 +61,9 @@ push.register(app)
 listing.register(app)
 look.register(app)
 explain.register(app)
+search.register(app)
 status.register(app)
+watch.register(app)
 schema.register(app)
 demo.register(app)
 

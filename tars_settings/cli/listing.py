@@ -111,7 +111,8 @@ def _list_keys(
             "defaults": [{"service": name, **one.as_dict()} for name, one in defaults],
         }
     )
-    common.out.table(_table(reading, found, defaults))
+    drawn = _drawn if common.out.stdout.isatty() else _table
+    common.out.table(drawn(reading, found, defaults))
     say_how(common, reading, values)
     if not found and not defaults:
         chosen = " of what is asked for" if wanted.asks_schemas or wanted.asks_writers else ""
@@ -216,6 +217,26 @@ def _table(reading: Reading, found: list[tuple[Register, Any]], defaults: list[t
     ]
     rows += [(name, one.key, default_text(one), "", "(default)", "", one.description) for name, one in defaults]
     return Table(columns, rows_of(rows))
+
+
+def _drawn(reading: Reading, found: list[tuple[Register, Any]], defaults: list[tuple[str, Entry]]) -> Table:
+    """Return the same for 80 columns: who, when and why below each other."""
+    rows = [
+        (
+            one.delta.scope,
+            one.key,
+            "(unset)" if one.assignment.unset else value_text(value),
+            "\n".join(filter(None, (_who(reading, one), one.delta.body.reason))),
+        )
+        for one, value in found
+    ]
+    rows += [(name, one.key, default_text(one), "(default)") for name, one in defaults]
+    return Table(("scope", "key", "value", "set by"), rows_of(rows))
+
+
+def _who(reading: Reading, register: Register) -> str:
+    at = register.delta.body.at[:16].replace("T", " ")
+    return ", ".join(filter(None, (f"epoch {register.delta.stamp.epoch}", reading.writer_name(register), at)))
 
 
 def default_text(entry: Entry) -> str:

@@ -20,7 +20,7 @@ from tars_settings.core.register import Register, Registers
 from tars_settings.errors import BrokerUnreachableError, DecryptionError, RejectedError
 from tars_settings.schema import is_secret
 from tars_settings.sources.environment import Environment
-from tars_settings.sources.fold import lay, standing, take_away
+from tars_settings.sources.fold import fresh, lay, standing, take_away
 from tars_settings.sources.stored import follow_all
 from tars_settings.trust.document import TrustDocument
 from tars_settings.trust.keys import SecretKey
@@ -97,12 +97,32 @@ def _from_broker(
     with Writer(read_only=True, connect_within_s=CONNECT_WITHIN_S, **common.given()) as writer:
         names = _wanted(service, {*kept, *spoken_for(writer, service)})
         states = {name: writer.sync(name, timeout_s) for name in names}
-        scopes = {name: writer.view(name) for name in names}
-        services = {Scope.parse(name).service for name in names} - {None}
-        schemas = {name: tuple(writer.schemas(name)) for name in services if name is not None}
+        reading = taken(writer, states)
         if look is not None:
             look(writer)
-        return Reading(writer.trust, scopes, "broker", states, schemas, _held(writer, names))
+        return reading
+
+
+class Followed:
+    """The scopes that an open connection reads for one service, or for all: more, when more workers report."""
+
+    def __init__(self, common: Common, writer: Writer, service: Scope | None) -> None:
+        self._writer = writer
+        self._service = service
+        self._kept = set(from_replica(common.environment(), None).scopes)
+
+    def states(self, timeout_s: float = 0.0) -> dict[str, str]:
+        """Return the state of each scope that there is now, and wait for each at most *timeout_s*."""
+        names = _wanted(self._service, {*self._kept, *spoken_for(self._writer, self._service)})
+        return {name: self._writer.sync(name, timeout_s) for name in names}
+
+
+def taken(writer: Writer, states: Mapping[str, str]) -> Reading:
+    """Return what an open connection holds of the scopes in *states* now."""
+    scopes = {name: writer.view(name) for name in states}
+    services = {Scope.parse(name).service for name in states} - {None}
+    schemas = {name: tuple(writer.schemas(name)) for name in services if name is not None}
+    return Reading(writer.trust, scopes, "broker", states, schemas, _held(writer, states))
 
 
 def _held(writer: Writer, names: Iterable[str]) -> tuple[Delta, ...]:
@@ -213,7 +233,8 @@ def folded(reading: Reading, values: Values) -> dict[str, Any]:
             if register.assignment.unset:
                 take_away(layer, path)
             else:
-                put(layer, path, values.shown(register))
+                # A copy: a leaf that is put into it below must not change what its delta says.
+                put(layer, path, fresh(values.shown(register)))
         state = lay(state, layer)
     return state
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
 
 import typer
 
-from tars_settings.cli.common import Common, command
+from tars_settings.cli.common import CONNECT_WITHIN_S, Common, command
+from tars_settings.cli.drift import drifts_of
+from tars_settings.cli.moments import moment, now, span
 from tars_settings.cli.outcome import one_line
-from tars_settings.cli.reading import Reading, read
+from tars_settings.cli.prometheus import exposition
+from tars_settings.cli.reading import Followed, Reading, read, taken
+from tars_settings.cli.redrawing import Redrawing
 from tars_settings.cli.render import Table, rows_of
 from tars_settings.core.names import Scope
 from tars_settings.core.presence import Presence, ScopeReport
@@ -18,6 +24,10 @@ from tars_settings.errors import UsageError
 from tars_settings.writer import Writer
 
 ServiceArgument = Annotated[str | None, typer.Argument(metavar="[SERVICE]", help="One service; by default all")]
+LongOption = Annotated[bool, typer.Option("--long", "-l", help="A row for each scope: epoch, digest, versions")]
+WatchOption = Annotated[bool, typer.Option("--watch", "-w", help="Show it again each time it changes, until Ctrl-C")]
+PrometheusOption = Annotated[bool, typer.Option("--prometheus", help="Print metrics in Prometheus' text format")]
+GLANCE_S: Final = 0.2
 TimeoutOption = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=0, help="How long to catch up")]
 
 
@@ -26,16 +36,29 @@ def register(app: typer.Typer) -> None:
     command(app, "status", status)
 
 
-def status(common: Common, service: ServiceArgument = None, timeout_s: TimeoutOption = 5.0) -> int:
+def status(
+    common: Common,
+    service: ServiceArgument = None,
+    long: LongOption = False,
+    watch: WatchOption = False,
+    prometheus: PrometheusOption = False,
+    timeout_s: TimeoutOption = 5.0,
+) -> int:
     """Show who is ready, in step, refusing or shadowing. Exit code 1 unless all that are there are in step.
 
-    Presence is unsigned: a worker's claim. A worker that is offline is shown and holds nobody up.
+    Presence is unsigned: a worker's claim. A worker that is offline is shown and holds nobody up. With --prometheus the
+    answer is in the metrics, and the exit code 0.
 
-    Example: tars-settings status stt-worker
+    Example: tars-settings status stt-worker --watch
     """
     scope = None if service is None else Scope.parse(service)
     if scope is not None and (scope.service is None or scope.instance is not None):
         raise UsageError("status takes a service; its instances are shown one by one")
+    if prometheus and (watch or long or common.out.as_json):
+        raise UsageError("--prometheus prints metrics and nothing else")
+    if watch:
+        with Writer(read_only=True, connect_within_s=CONNECT_WITHIN_S, **common.given()) as writer:
+            return keep_watching(common, writer, scope, long=long, timeout_s=timeout_s)
     presences: list[Presence] = []
     reading = read(
         common,
@@ -44,12 +67,58 @@ def status(common: Common, service: ServiceArgument = None, timeout_s: TimeoutOp
         timeout_s=timeout_s,
         look=lambda writer: presences.extend(_presences(writer, service)),
     )
-    reports = [Report(presence, scope_digests(reading)) for presence in presences]
-    document = _document(reading, reports)
-    common.out.document(document)
-    common.out.table(table(reports))
-    _say(common, reading, reports, service)
-    return 0 if document["converged"] else 1
+    picture = Picture.of(reading, presences)
+    if prometheus:
+        for line in exposition(picture.document()).splitlines():
+            common.out.line(line)
+        return 0
+    common.out.document(picture.document())
+    common.out.table(picture.table(long=long))
+    _say(common, picture, service)
+    return 0 if picture.is_converged else 1
+
+
+def keep_watching(
+    common: Common,
+    writer: Writer,
+    scope: Scope | None,
+    *,
+    long: bool,
+    timeout_s: float,
+    is_over: Callable[[], bool] = lambda: False,
+) -> int:
+    """Show the status, and again each time it changes, until *is_over*; what the broker's absence changes is said.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; the connection is closed, and nothing was written anywhere.
+    """
+    service = None if scope is None else scope.service
+    followed = Followed(common, writer, scope)
+    shown: Any = None
+    was_connected = True
+    common.out.compact = True
+    states = followed.states(timeout_s)
+    with Redrawing(common.out) as screen:
+        while not is_over():
+            if writer.agent.connected != was_connected:
+                was_connected = writer.agent.connected
+                common.out.note("connected again" if was_connected else "connection lost; what is shown may be old")
+            picture = Picture.of(taken(writer, states), _presences(writer, service))
+            document = picture.document()
+            if (seen := _without_ages(document)) != shown:
+                shown = seen
+                common.out.document(document)
+                screen.show(picture.table(long=long), picture.verdict(service))
+            time.sleep(GLANCE_S)
+            states = followed.states()
+    return 0 if shown is not None and shown["converged"] else 1
+
+
+def _without_ages(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document without what the passing of time alone changes, and what each report changes."""
+    volatile = ("age_s", "lag_s", "at", "counters")
+    workers = [{name: one[name] for name in one if name not in volatile} for one in document["workers"]]
+    return {**document, "workers": workers}
 
 
 def _presences(writer: Writer, service: str | None) -> list[Presence]:
@@ -70,15 +139,18 @@ def scope_report(scope: str, winners: Mapping[str, Register]) -> ScopeReport:
 
 
 class Report:
-    """One worker's presence, compared with what the fleet says."""
+    """One worker's presence, compared with what the fleet says; *scopes* hold its winners."""
 
-    def __init__(self, presence: Presence, expected: Mapping[str, ScopeReport]) -> None:
+    def __init__(
+        self,
+        presence: Presence,
+        expected: Mapping[str, ScopeReport],
+        scopes: Mapping[str, Mapping[str, Register]] | None = None,
+    ) -> None:
         self.presence = presence
-        self.behind = tuple(
-            scope
-            for scope, held in presence.scopes.items()
-            if (wanted := expected.get(scope)) is not None and wanted.digest != held.digest
-        )
+        self.drifts = drifts_of(presence, expected, scopes or {})
+        self.behind = tuple(one.scope for one in self.drifts)
+        self._now = now()
 
     @property
     def name(self) -> str:
@@ -99,12 +171,27 @@ class Report:
     def notes(self) -> tuple[str, ...]:
         """What an operator should know of it."""
         presence = self.presence
-        behind = [f"not in step with {scope}" for scope in self.behind]
+        behind = [] if self.is_offline else [one.told(self._now) for one in self.drifts]
         refused = [f"refuses {one.scope} epoch {one.epoch}: {one_line(one.message)}" for one in presence.refused]
         shadowed = [f"{key} is shadowed by {source}" for key, source in sorted(presence.shadowed.items())]
         unknown = [f"does not know {', '.join(presence.unknown)}"] if presence.unknown else []
         lacking = [f"lacks {', '.join(presence.lacking)}"] if presence.lacking else []
         return (*behind, *refused, *shadowed, *unknown, *lacking, *presence.notes)
+
+    @property
+    def age_s(self) -> float | None:
+        """How many seconds ago it reported, by its own clock; None where it does not say when."""
+        try:
+            return round(max(0.0, (self._now - moment(self.presence.at)).total_seconds()), 1)
+        except ValueError:
+            return None
+
+    @property
+    def lag_s(self) -> float | None:
+        """For how many seconds it lacks a value that the fleet sets; 0 where it lacks none, None where nobody knows."""
+        lags = [one.lag_s(self._now) for one in self.drifts if one.kind == "behind"]
+        known = [one for one in lags if one is not None]
+        return 0.0 if not lags else round(max(known), 1) if known else None
 
     def document(self) -> dict[str, Any]:
         """Return it as a document."""
@@ -133,6 +220,9 @@ class Report:
             "host": presence.host,
             "pid": presence.pid,
             "at": presence.at,
+            "age_s": self.age_s,
+            "lag_s": self.lag_s,
+            "drift": [one.document() for one in self.drifts],
             "counters": dict(presence.counters),
         }
 
@@ -143,8 +233,47 @@ def is_converged(reports: Iterable[Report]) -> bool:
     return bool(there) and all(one.is_in_step for one in there)
 
 
-def _document(reading: Reading, reports: list[Report]) -> dict[str, Any]:
-    expected = scope_digests(reading)
+@dataclass(frozen=True)
+class Picture:
+    """The fleet at one moment: what it says, and what its workers report."""
+
+    reading: Reading
+    expected: Mapping[str, ScopeReport]
+    reports: tuple[Report, ...]
+
+    @classmethod
+    def of(cls, reading: Reading, presences: Iterable[Presence]) -> Picture:
+        """Compare them."""
+        expected = scope_digests(reading)
+        return cls(reading, expected, tuple(Report(one, expected, reading.scopes) for one in presences))
+
+    @property
+    def is_converged(self) -> bool:
+        """Whether there is a worker, and all that are there are in step."""
+        return is_converged(self.reports)
+
+    def table(self, *, long: bool = False) -> Table:
+        """Return one row a worker, or one for each of its scopes."""
+        return long_table(self.reports) if long else table(self.reports)
+
+    def verdict(self, service: str | None) -> str:
+        """Return it as a sentence."""
+        there = [one for one in self.reports if not one.is_offline]
+        late = [one.name for one in there if not one.is_in_step]
+        if not self.reports:
+            return f"no worker {f'of {service} ' if service else ''}has reported"
+        if late:
+            return f"not converged: {', '.join(late)}"
+        if not there:
+            return f"no worker is there: {len(self.reports)} offline"
+        return f"converged: {len(there)} in step, {len(self.reports) - len(there)} offline"
+
+    def document(self) -> dict[str, Any]:
+        """Return it as a document."""
+        return _document(self.reading, self.expected, self.reports)
+
+
+def _document(reading: Reading, expected: Mapping[str, ScopeReport], reports: Iterable[Report]) -> dict[str, Any]:
     return {
         "converged": is_converged(reports),
         "trust": reading.trust.version,
@@ -185,17 +314,26 @@ def _epochs(presence: Presence) -> str:
     return " ".join(f"{prefix}{epoch}" for prefix, epoch in held)
 
 
-def _say(common: Common, reading: Reading, reports: list[Report], service: str | None) -> None:
-    there = [one for one in reports if not one.is_offline]
-    late = [one.name for one in there if not one.is_in_step]
-    if not reports:
-        common.out.note(f"no worker {f'of {service} ' if service else ''}has reported")
-    elif late:
-        common.out.note(f"not converged: {', '.join(late)}")
-    elif not there:
-        common.out.note(f"no worker is there: {len(reports)} offline")
-    else:
-        common.out.note(f"converged: {len(there)} in step, {len(reports) - len(there)} offline")
-    for scope, state in reading.states.items():
+def long_table(reports: Iterable[Report]) -> Table:
+    """Return one row for each scope of each worker: epoch, digest, how it differs, when and from what it reported."""
+    rows = [
+        (
+            one.name,
+            scope,
+            held.epoch,
+            held.digest[:8],
+            next((drift.kind for drift in one.drifts if drift.scope == scope), "same"),
+            "" if one.age_s is None else f"{span(one.age_s)} ago",
+            f"{one.presence.release}, Python {one.presence.python}",
+        )
+        for one in reports
+        for scope, held in one.presence.scopes.items()
+    ]
+    return Table(("worker", "scope", "epoch", "digest", "content", "reported", "release"), rows_of(rows))
+
+
+def _say(common: Common, picture: Picture, service: str | None) -> None:
+    common.out.note(picture.verdict(service))
+    for scope, state in picture.reading.states.items():
         if state != "ready":
             common.out.note(f"{scope} could not be caught up with ({state}): what is compared with may be old")

@@ -72,6 +72,17 @@ def variables(**given: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
+class Pipe(io.StringIO):
+    """What a command writes to; a terminal where it should take it for one."""
+
+    def __init__(self, terminal: bool = False) -> None:
+        super().__init__()
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+
 class Room:
     """A fleet in memory with workers, and the command line on it."""
 
@@ -89,8 +100,15 @@ class Room:
         return self.fleet.environment("operator")
 
     def __call__(self, *words: str, **given: str) -> Done:
-        """Run a command in this process."""
-        out, err = io.StringIO(), io.StringIO()
+        """Run a command in this process, its output in a pipe."""
+        return self._run(Pipe(), words, given)
+
+    def terminal(self, *words: str, **given: str) -> Done:
+        """Run a command in this process, on a terminal of 80 columns without colour."""
+        return self._run(Pipe(terminal=True), words, {"NO_COLOR": "1", "COLUMNS": "80", "TERM": "dumb", **given})
+
+    def _run(self, out: io.StringIO, words: tuple[str, ...], given: Mapping[str, str]) -> Done:
+        err = io.StringIO()
         argv, sys.argv = sys.argv, ["tars-settings", *words]
         root = logging.getLogger()
         handlers, level = root.handlers[:], root.level
