@@ -11,7 +11,9 @@ from typing import Any, Final, Literal
 
 from tars_settings.adapters.replica import SqliteReplica
 from tars_settings.cli.common import CONNECT_WITHIN_S, Common
+from tars_settings.cli.described import Described
 from tars_settings.cli.founding import adopt_trust
+from tars_settings.cli.names import remember
 from tars_settings.cli.render import MASK
 from tars_settings.core.delta import Delta
 from tars_settings.core.names import ALL, Scope
@@ -100,7 +102,13 @@ def _from_broker(
         reading = taken(writer, states)
         if look is not None:
             look(writer)
-        return reading
+    described = Described(reading.schemas)
+    services = {name: described.keys(name) for name in described.services}
+    remember(
+        environment,
+        {name: {*reading.scopes.get(name, ()), *services.get(name, ())} for name in {*reading.scopes, *services}},
+    )
+    return reading
 
 
 class Followed:
