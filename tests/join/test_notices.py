@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from pydantic import Field
 from tars_settings import Settings, notices
 from tars_settings.agent.notices import KEPT, NoticeBoard
 from tars_settings.core.topics import KeyTopic, Topics
+from tars_settings.errors import ClosedError
 from tars_settings.gossip import effects
 from tests.brokers import eventually
 from tests.fleets import ALICE, BOB, delta
@@ -97,6 +99,42 @@ def test_a_writer_has_the_same_hook(memory: InMemory, heard: Heard) -> None:
     memory.push(vad_threshold=0.7)
     assert memory.writer.view("stt-worker")["vad_threshold"].assignment.set == 0.7
     assert len(heard.of(notices.Applied)) == 1
+
+
+def test_a_live_object_has_the_same_hook_and_ends_it_when_asked(memory: InMemory, heard: Heard) -> None:
+    assert memory.writer.sync("stt-worker") == "ready"
+    live = memory.join(Stt)
+    later = Heard()
+    end = live.on_notice(heard)
+    live.on_notice(later)
+    memory.push(vad_threshold=0.6)
+    eventually(lambda: bool(heard.of(notices.Applied)))
+    end()
+    memory.push(vad_threshold=0.7)
+    eventually(lambda: len(later.of(notices.Applied)) == 2)
+    assert len(heard.of(notices.Applied)) == 1
+    live.close()
+    with pytest.raises(ClosedError):
+        live.on_notice(heard)
+
+
+def test_a_forked_child_that_joins_again_is_told_too(memory: InMemory, fleet: Any, heard: Heard) -> None:
+    live = fleet.join(Stt)
+    by_live = Heard()
+    live.on_notice(by_live)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            heard.clear()
+            _ = live.current  # joins again
+            eventually(lambda: bool(heard.of(notices.Session) and by_live.of(notices.Session)))
+            code = 0
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert [one.state for one in heard.of(notices.Session)] == ["up"], "the parent's session went on"
 
 
 def test_a_notice_holds_no_value(memory: InMemory, fleet: Any, heard: Heard) -> None:
