@@ -5,6 +5,7 @@ They name things, and hold no value: a notice may be logged, counted and sent on
 
 from __future__ import annotations
 
+import inspect
 import logging
 import threading
 import traceback
@@ -16,6 +17,7 @@ import msgspec
 
 from tars_settings.core.delta import Delta
 from tars_settings.core.session import Received, SessionDown, SessionUp
+from tars_settings.errors import UsageError
 from tars_settings.gossip import effects
 
 _log: Final = logging.getLogger("tars_settings.notices")
@@ -132,6 +134,25 @@ class Session(Notice, frozen=True):
 
 
 Callback = Callable[[Notice], Any]
+
+
+def until_ended(callback: Callback) -> tuple[Callback, threading.Event]:
+    """Return *callback* as it is kept for more than one connection, and the event that ends it for all of them.
+
+    Raises:
+        UsageError: it is a coroutine function, which nobody would await.
+    """
+    if inspect.iscoroutinefunction(callback):
+        raise UsageError(
+            "a coroutine function can't be called with notices; take a function that hands them to the loop"
+        )
+    ended = threading.Event()
+
+    def hook(notice: Notice) -> None:
+        if not ended.is_set():
+            callback(notice)
+
+    return hook, ended
 
 
 class _Hook:

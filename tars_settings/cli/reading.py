@@ -11,7 +11,6 @@ from typing import Any, Final, Literal
 
 from tars_settings.adapters.replica import SqliteReplica
 from tars_settings.cli.common import CONNECT_WITHIN_S, Common
-from tars_settings.cli.described import Described
 from tars_settings.cli.founding import adopt_trust
 from tars_settings.cli.names import remember
 from tars_settings.cli.render import MASK
@@ -20,7 +19,7 @@ from tars_settings.core.names import ALL, Scope
 from tars_settings.core.records import DeltaRow, TrustRow
 from tars_settings.core.register import Register, Registers
 from tars_settings.errors import BrokerUnreachableError, DecryptionError, RejectedError
-from tars_settings.schema import is_secret
+from tars_settings.schema import is_secret, keys_of
 from tars_settings.sources.environment import Environment
 from tars_settings.sources.fold import fresh, lay, standing, take_away
 from tars_settings.sources.stored import follow_all
@@ -102,12 +101,9 @@ def _from_broker(
         reading = taken(writer, states)
         if look is not None:
             look(writer)
-    described = Described(reading.schemas)
-    services = {name: described.keys(name) for name in described.services}
-    remember(
-        environment,
-        {name: {*reading.scopes.get(name, ()), *services.get(name, ())} for name in {*reading.scopes, *services}},
-    )
+    told = {name: {key for schema in known for key in keys_of(schema)} for name, known in reading.schemas.items()}
+    seen = {*reading.scopes, *told}
+    remember(environment, {name: {*reading.scopes.get(name, ()), *told.get(name, ())} for name in seen})
     return reading
 
 

@@ -103,14 +103,16 @@ def keep_watching(
             if writer.agent.connected != was_connected:
                 was_connected = writer.agent.connected
                 common.out.note("connected again" if was_connected else "connection lost; what is shown may be old")
+            began_s = time.monotonic()
             picture = Picture.of(taken(writer, states), _presences(writer, service))
             document = picture.document()
             if (seen := _without_ages(document)) != shown:
                 shown = seen
                 common.out.document(document)
                 screen.show(picture.table(long=long), picture.verdict(service))
-            time.sleep(GLANCE_S)
             states = followed.states()
+            # Of thousands of workers a look takes a while: most of the time is left to others.
+            time.sleep(max(GLANCE_S, 4 * (time.monotonic() - began_s)))
     return 0 if shown is not None and shown["converged"] else 1
 
 

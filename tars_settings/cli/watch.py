@@ -127,7 +127,8 @@ class Watching:
                 shown += 1
                 if shown == count:
                     return shown
-            self._begin(self._followed.states())
+            if self._events.empty():
+                self._begin(self._followed.states())
         return shown
 
     def _begin(self, states: dict[str, str]) -> None:

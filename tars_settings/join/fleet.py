@@ -7,7 +7,6 @@ import atexit
 import contextlib
 import os
 import sys
-import threading
 import weakref
 from collections.abc import Callable
 from types import TracebackType
@@ -19,7 +18,7 @@ from tars_settings.agent.assemble import TransportFactory, assemble, mqtt_transp
 from tars_settings.agent.follower import Follower, keys_of_model
 from tars_settings.agent.keep import LastGood
 from tars_settings.agent.loop import STOP_WITHIN_S, Agent
-from tars_settings.agent.notices import Callback, Notice
+from tars_settings.agent.notices import Callback, until_ended
 from tars_settings.errors import ClosedError
 from tars_settings.join.live import Live
 from tars_settings.schema import schema_hash, schema_of
@@ -144,13 +143,11 @@ class Fleet:
         (``notice failures``) and stops nothing; one that blocks delays its successors, never the settings. Of more than
         1,024 that wait the oldest are dropped and counted (``notices dropped``). It goes on in a forked child that
         joins again.
+
+        Raises:
+            UsageError: it is a coroutine function.
         """
-        ended = threading.Event()
-
-        def hook(notice: Notice) -> None:
-            if not ended.is_set():
-                callback(notice)
-
+        hook, ended = until_ended(callback)
         self._hooks.append(hook)
         stop = None if self._agent is None else self._agent.board.add(hook)
 

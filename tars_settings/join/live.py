@@ -162,14 +162,10 @@ class Live(Generic[T]):
 
         Raises:
             ClosedError: the join was left.
+            UsageError: it is a coroutine function.
         """
         self._check_open()
-        ended = threading.Event()
-
-        def hook(notice: notices.Notice) -> None:
-            if not ended.is_set():
-                callback(notice)
-
+        hook, ended = notices.until_ended(callback)
         self._hooks.append(hook)
         stop = self._agent.board.add(hook)
 

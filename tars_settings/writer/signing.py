@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings
 from tars_settings import errors
 from tars_settings.agent.assemble import TransportFactory, assemble, mqtt_transport
 from tars_settings.agent.loop import Agent
-from tars_settings.agent.notices import Callback
+from tars_settings.agent.notices import Callback, until_ended
 from tars_settings.core.delta import Ack, Assignment, Ciphertext
 from tars_settings.core.names import ALL, Scope
 from tars_settings.core.presence import Presence
@@ -112,8 +112,12 @@ class Writer:
 
         It runs on a thread of its own, where it may block: see :meth:`tars_settings.Fleet.on_notice`. Called before
         entering, it misses nothing.
+
+        Raises:
+            UsageError: it is a coroutine function.
         """
-        return self._agent.board.add(callback)
+        hook, _ = until_ended(callback)
+        return self._agent.board.add(hook)
 
     # --- in the agent's thread ---------------------------------------------------------------------------------------
 

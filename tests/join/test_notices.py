@@ -15,7 +15,7 @@ from pydantic import Field
 from tars_settings import Settings, notices
 from tars_settings.agent.notices import KEPT, NoticeBoard
 from tars_settings.core.topics import KeyTopic, Topics
-from tars_settings.errors import ClosedError
+from tars_settings.errors import ClosedError, UsageError
 from tars_settings.gossip import effects
 from tests.brokers import eventually
 from tests.fleets import ALICE, BOB, delta
@@ -182,6 +182,14 @@ def test_a_callback_that_raises_is_counted_and_stops_nothing(
     assert live.status.counters["notice failures"] >= 1
     assert "ValueError" in caplog.text
     assert "canary" not in caplog.text
+
+
+def test_a_coroutine_function_is_refused_and_not_forgotten(memory: InMemory) -> None:
+    async def never(_: notices.Notice) -> None: ...
+
+    for hook in (memory.fleet().on_notice, memory.writer.on_notice):
+        with pytest.raises(UsageError, match="coroutine"):
+            hook(never)
 
 
 def test_alarms_name_both_sides() -> None:
