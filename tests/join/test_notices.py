@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -116,25 +115,6 @@ def test_a_live_object_has_the_same_hook_and_ends_it_when_asked(memory: InMemory
     live.close()
     with pytest.raises(ClosedError):
         live.on_notice(heard)
-
-
-def test_a_forked_child_that_joins_again_is_told_too(memory: InMemory, fleet: Any, heard: Heard) -> None:
-    live = fleet.join(Stt)
-    by_live = Heard()
-    live.on_notice(by_live)
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            heard.clear()
-            _ = live.current  # joins again
-            eventually(lambda: bool(heard.of(notices.Session) and by_live.of(notices.Session)))
-            code = 0
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
-    assert [one.state for one in heard.of(notices.Session)] == ["up"], "the parent's session went on"
 
 
 def test_a_notice_holds_no_value(memory: InMemory, fleet: Any, heard: Heard) -> None:
