@@ -17,7 +17,7 @@ from tars_settings.cli.listing import ServiceArgument
 from tars_settings.cli.look import RevealOption, told
 from tars_settings.cli.moments import now
 from tars_settings.cli.reading import Followed, Reading, Values, folded
-from tars_settings.cli.render import value_text
+from tars_settings.cli.render import MASK, value_text
 from tars_settings.core.delta import Delta
 from tars_settings.core.names import Scope
 from tars_settings.core.register import Register
@@ -180,10 +180,15 @@ class Watching:
         before, after = self._folded(scope, held), self._folded(scope, winners)
         for key, one in winners.items():
             if key not in held or held[key].delta is not one.delta:
-                yield Change(one, dig(before, key), dig(after, key))
+                yield Change(one, self._old(dig(before, key), one), dig(after, key))
         for key, one in held.items():
             if key not in winners and not one.assignment.unset:
                 yield Change(one, dig(before, key), NOTHING)
+
+    def _old(self, value: Any, now_there: Register) -> Any:
+        """Return what was there, masked where it is a secret from now on: it may have been one all along."""
+        is_open = value is NOTHING or now_there.key in self._reveal
+        return value if is_open or not self._reading(now_there.delta.scope, {}).is_secret(now_there) else MASK
 
     def _reading(self, scope: str, winners: dict[str, Register]) -> Reading:
         return Reading(self._writer.trust, {scope: winners}, "broker", {}, self._schemas)

@@ -112,6 +112,15 @@ def test_a_secret_that_changes_is_masked_before_and_after(room: Room) -> None:
     assert SECRET not in following.out.getvalue() + "".join(following.notes)
 
 
+def test_what_becomes_a_secret_is_masked_as_it_was_too(room: Room) -> None:
+    room.fleet.writer.push("stt-worker", {"mood": SECRET}, plain=["mood"]).wait(10)
+    with WatchingRoom(room) as following:
+        following.watch(1)
+        room.fleet.writer.push("stt-worker", {"mood": SECRET}, secret=["mood"])
+        (line,) = following.lines(1)
+    assert line[2:4] == ["mood", f"{MASK} -> {MASK}"]
+
+
 def test_what_is_taken_away_is_a_change(room: Room) -> None:
     room.fleet.push("stt-worker", {"suppress_echo": False})
     with WatchingRoom(room) as following:
