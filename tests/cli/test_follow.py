@@ -248,3 +248,23 @@ def test_long_status_is_a_row_for_each_scope(room: Room) -> None:
 @pytest.mark.parametrize("words", [("--prometheus", "--json"), ("--prometheus", "--watch"), ("--prometheus", "--long")])
 def test_metrics_are_metrics_and_nothing_else(room: Room, words: tuple[str, ...], tmp_path: Path) -> None:
     assert room("status", *words).code == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "status",
+        "status --long",
+        "explain stt-worker vad_threshold",
+        "list --all",
+        "list --services",
+        "search speech",
+    ],
+)
+def test_what_is_drawn_is_legible_at_80_columns_without_colour(room: Room, words: str) -> None:
+    done = room.terminal(*words.split())
+    lines = done.out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any("stt-worker" in line for line in lines)
+    assert "\x1b[3" not in done.out
+    assert any("───" in line for line in lines), "a table, and no line of a pipe"
