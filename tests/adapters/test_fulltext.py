@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tars_settings.adapters.fulltext import FullText
@@ -65,6 +65,7 @@ def test_no_word_of_the_query_language_is_one_here(index: FullText, words: str) 
 
 
 @given(st.text())
+@settings(max_examples=40)
 def test_no_text_is_a_wrong_query_or_a_wrong_text(text: str) -> None:
     with FullText({"key": 1.0}) as index:
         index.add([(text,)])

@@ -20,6 +20,8 @@ from tests.cli.running import ROOT, TIMEOUT_S, Plant, clean_environment, found_p
 DEPLOY = ROOT / "docs" / "deploy"
 UNIT = DEPLOY / "stt-worker.service"
 COMPOSE = DEPLOY / "compose.yaml"
+WORKER = DEPLOY / "worker"
+DOCS = ROOT / "docs" / "deploying.rst"
 PR_SET_NO_NEW_PRIVS, PR_SET_MDWE = 38, 65
 
 
@@ -133,11 +135,13 @@ def test_the_unit_s_command_works_as_the_unit_says(plant: Plant, tmp_path: Path)
         key: value.replace("%S", str(state)).replace("%d", str(credentials)) for key, value in environment.items()
     }
     assert "%" not in "".join(environment.values())
-    worker_env = variables_in(Path(plant.made["files"]["worker_environment"]))
-    del worker_env["TARS_SETTINGS_SECRET_KEYS"]  # as the unit tells its reader
+    kept = tmp_path / "worker.env"
+    kept.write_text(_typed("grep -v SECRET_KEYS", plant.cli.home))
+    worker_env = variables_in(kept)
+    assert set(worker_env) == {"TARS_SETTINGS_BROKER", "TARS_SETTINGS_FLEET"}
     (command,) = all_of(unit, "ExecStart")
     words = [word.replace("/opt/stt-worker/bin/python", sys.executable) for word in shlex.split(command)]
-    words = [word.replace("/opt/stt-worker/", f"{DEPLOY}/") for word in words]
+    words = [word.replace("/opt/stt-worker/", f"{WORKER}/") for word in words]
     given = {**environment, **worker_env, "CREDENTIALS_DIRECTORY": str(credentials)}
     with Started(plant, words, given, tmp_path / "log") as started:
         log = started.follows()
@@ -145,13 +149,19 @@ def test_the_unit_s_command_works_as_the_unit_says(plant: Plant, tmp_path: Path)
     assert list((state / name).rglob("*.db")), "the replica is in the state directory"
 
 
+def _typed(words: str, directory: Path) -> str:
+    """Return what a line of the docs prints, typed where ``init --dir fleet`` was: without what asks for root."""
+    line = next(one for one in DOCS.read_text().splitlines() if words in one)
+    command = line.strip().removeprefix("$ ").partition(" | sudo")[0]
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=directory, capture_output=True, text=True, timeout=TIMEOUT_S, check=True
+    )
+    return done.stdout
+
+
 def _seal_key(directory: Path) -> Path:
-    """Make a seal key by the line that the docs give."""
-    line = next(one for one in (ROOT / "docs" / "deploying.rst").read_text().splitlines() if "/dev/urandom" in one)
-    words = line.strip().removeprefix("$ ").partition(" | sudo")[0]
-    made = subprocess.run(["sh", "-c", words], capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
     path = directory / "seal.key"
-    path.write_text(made.stdout)
+    path.write_text(_typed("/dev/urandom", directory))
     return path
 
 
@@ -187,7 +197,9 @@ def test_what_the_compose_file_names_is_there(compose: Any) -> None:
     assert all((DEPLOY / one).is_file() for one in named if one.startswith("."))
     assert set(worker["secrets"]) == set(compose["secrets"])
     copied = [line.split()[1] for line in worker["build"]["dockerfile_inline"].splitlines() if line.startswith("COPY")]
-    assert [(DEPLOY / one).is_file() for one in copied] == [True]
+    context = DEPLOY / worker["build"]["context"]
+    assert [(context / one).is_file() for one in copied] == [True]
+    assert {one.suffix for one in context.iterdir() if one.is_file()} == {".py"}, "no key is near the image"
     assert worker["read_only"]
     assert worker["environment"]["TARS_SETTINGS_STATE_DIR"] in {one.partition(":")[2] for one in worker["volumes"]}
 
@@ -196,10 +208,10 @@ def test_the_compose_worker_s_command_works_as_the_file_says(plant: Plant, compo
     worker = compose["services"]["stt-worker"]
     state = tmp_path / "state"
     state.mkdir(mode=0o700)
-    assert worker["env_file"] == Path(plant.made["files"]["worker_environment"]).name
+    assert plant.cli.home / worker["env_file"] == Path(plant.made["files"]["worker_environment"])
     given = {**variables_in(Path(plant.made["files"]["worker_environment"])), **worker["environment"]}
     assert Path(given["TARS_SETTINGS_SECRET_KEYS"]).name in worker["secrets"]
-    assert Path(compose["secrets"]["secret.keys"]["file"]).name == Path(plant.made["files"]["secret_keys"]).name
+    assert plant.cli.home / compose["secrets"]["secret.keys"]["file"] == Path(plant.made["files"]["secret_keys"])
     given |= {
         "TARS_SETTINGS_BROKER": plant.broker.url,
         "TARS_SETTINGS_STATE_DIR": str(state),
@@ -207,7 +219,7 @@ def test_the_compose_worker_s_command_works_as_the_file_says(plant: Plant, compo
     }
     python, script = worker["command"]
     assert python == "python"
-    command = [sys.executable, script.replace("/app/", f"{DEPLOY}/")]
+    command = [sys.executable, script.replace("/app/", f"{WORKER}/")]
     with Started(plant, command, given, tmp_path / "log") as started:
         started.follows()
     assert "stt-worker@kitchen" in plant.cli("status").out
@@ -219,9 +231,8 @@ def test_compose_finds_nothing_wrong_with_the_file(plant: Plant, tmp_path: Path)
     if subprocess.run(asked, capture_output=True, timeout=TIMEOUT_S, check=False).returncode:
         pytest.skip("docker compose is not installed: the file was parsed and its command run, and not verified")
     assert docker is not None
-    for name in ("worker_environment", "secret_keys"):
-        shutil.copy(plant.made["files"][name], tmp_path)
     shutil.copytree(DEPLOY, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(plant.cli.home / "fleet", tmp_path / "fleet")
     command = [docker, "compose", "-f", str(tmp_path / COMPOSE.name), "config", "--quiet"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     assert (done.returncode, done.stderr) == (0, "")

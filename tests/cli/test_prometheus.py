@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tars_settings.cli.drift import Drift, drifts_of
@@ -101,6 +101,7 @@ def test_the_reader_is_strict(text: str) -> None:
 
 
 @given(st.text())
+@settings(max_examples=40)
 def test_any_label_comes_through_as_it_can_be_printed(value: str) -> None:
     text = f'# HELP a x\n# TYPE a gauge\na{{b="{escaped(value)}"}} 1\n'
     ((_, samples),) = parsed(text).values()
