@@ -14,6 +14,7 @@ from tars_settings._version import __version__
 
 if TYPE_CHECKING:
     from tars_settings import errors, testing
+    from tars_settings.agent import notices
     from tars_settings.join import Change, Fleet, Live, join
     from tars_settings.provenance import Explanation, Explanations, explain
     from tars_settings.schema import About
@@ -39,6 +40,7 @@ __all__ = [
     "errors",
     "explain",
     "join",
+    "notices",
     "testing",
 ]
 
@@ -59,6 +61,7 @@ _HOMES: Final = {
     "errors": "",
     "explain": "provenance",
     "join": "join",
+    "notices": "agent",
     "testing": "",
 }
 

@@ -18,7 +18,7 @@ BREACHES = {
     "adapters do not know each other": ("adapters/clock.py", "import tars_settings.adapters.mqtt"),
     "core, trust and gossip are pure": ("trust/grants.py", "import os"),
     "paho has one door": ("agent/__init__.py", "import paho.mqtt.client"),
-    "sqlite3 has one door": ("adapters/lkg.py", "import sqlite3"),
+    "sqlite3 has two doors": ("adapters/lkg.py", "import sqlite3"),
     "diskcache has one door": ("adapters/replica.py", "import diskcache"),
     "PyNaCl has one door": ("trust/keys.py", "import nacl.signing"),
     "msgspec is where values are declared": ("settings/__init__.py", "import msgspec"),

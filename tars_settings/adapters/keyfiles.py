@@ -99,10 +99,23 @@ def read_key(path: Path) -> str:
 def _check(path: Path, found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise KeyFileError(f"{path} is not a plain file")
+    if _is_credential(path, found):
+        return
     if found.st_uid != os.geteuid():
         raise KeyFileError(f"{path} belongs to user {found.st_uid}; type: chown {os.geteuid()} {path}")
     if found.st_mode & 0o077:
         raise KeyFileError(f"{path} is open to other users; type: chmod 600 {path}")
+
+
+def _is_credential(path: Path, found: os.stat_result) -> bool:
+    """Return whether systemd handed the file to this service (``LoadCredential=``).
+
+    It belongs to root there, and an ACL lets the service's user read it: the group's bits are the ACL's mask (acl(5)).
+    """
+    given = os.environ.get("CREDENTIALS_DIRECTORY", "")
+    return (
+        bool(given) and path.parent == Path(given) and found.st_uid in (0, os.geteuid()) and not found.st_mode & 0o027
+    )
 
 
 def _text(path: Path, content: bytes) -> str:

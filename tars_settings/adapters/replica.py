@@ -1,4 +1,4 @@
-"""The replica in SQLite: the only door to ``sqlite3``.
+"""The replica in SQLite: the only door to its files.
 
 What is stored is what was signed; whoever loads it verifies it again, for SQLite does not notice flipped bytes (46 of
 60 gave wrong rows in silence). So a damaged file is an inconvenience: it is moved aside, and the broker fills a new

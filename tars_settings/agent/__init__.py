@@ -3,3 +3,9 @@
 It waits on the broker's socket, feeds the replicator, swaps snapshots, then writes the replica, and wakes whoever
 watches. Other threads hand it jobs.
 """
+
+from __future__ import annotations
+
+from tars_settings.agent import notices
+
+__all__ = ["notices"]

@@ -14,6 +14,7 @@ import msgspec
 from pydantic_settings import BaseSettings
 
 from tars_settings._version import __version__
+from tars_settings.agent import notices as told
 from tars_settings.agent.answering import Answering
 from tars_settings.agent.keep import LOOPING, LastGood
 from tars_settings.agent.loop import Agent
@@ -37,6 +38,7 @@ from tars_settings.core.topics import PresenceTopic, SchemaTopic
 from tars_settings.gossip.effects import Follow, Merged, Notice, ScopeSynced, TrustChanged
 from tars_settings.schema import keys_of
 from tars_settings.settings.live import Built, SnapshotBuilder
+from tars_settings.sources.settle import Refused
 
 T = TypeVar("T", bound=BaseSettings)
 
@@ -278,11 +280,26 @@ class Follower(Generic[T]):
                     refused.delta.scope,
                     refused.message,
                 )
+                self._tell_refused(refused)
         if built.snapshot is not held.snapshot:
             epoch = max(self._agent.replicator.peer.registers.highest(scope)[1] for scope in self.scopes)
             self.on_swap(built.snapshot, epoch)
         self._lkg_soon()
         self._watch_trials()
+
+    def _tell_refused(self, refused: Refused) -> None:
+        delta = refused.delta
+        self._agent.board.offer(
+            told.Refused(
+                self.service,
+                self.instance,
+                delta.scope,
+                delta.stamp.epoch,
+                delta.stamp.digest.hex(),
+                refused.keys,
+                refused.message,
+            )
+        )
 
     def _build(self) -> Built[T]:
         return self._builder.build(self._view())

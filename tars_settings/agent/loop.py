@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol
 
 from tars_settings.agent.audit import AuditTrail
 from tars_settings.agent.evidence import remembered_raws
+from tars_settings.agent.notices import NoticeBoard
 from tars_settings.agent.replays import Replays
 from tars_settings.core.records import AuditRow, HistoryRow, OutboxRow, Row, identity
 from tars_settings.core.session import (
@@ -100,7 +101,9 @@ class Agent:
         self._transport = transport
         self._replica = replica
         self._is_extra = extra_topics
-        self._listeners: list[Listener] = []
+        # Before any other listener: what happened is told before what came of it.
+        self.board = NoticeBoard(self.counters)
+        self._listeners: list[Listener] = [self.board]
         self._jobs: deque[Callable[[], None]] = deque()
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = itertools.count()
@@ -543,6 +546,7 @@ class Agent:
                 self._transport.write()
             self._transport.close()
         self._audit.flush()
+        self.board.close()
         self._store()
         self._replica.close()
         self._selector.close()

@@ -15,11 +15,13 @@ from tars_settings.cli import (
     conflicts,
     diff,
     edit,
+    explain,
     export,
     history,
     importing,
     init,
     keys,
+    listing,
     look,
     passphrase,
     profile,
@@ -27,8 +29,10 @@ from tars_settings.cli import (
     rollback,
     rootkeys,
     schema,
+    search,
     settle,
     status,
+    watch,
 )
 from tars_settings.cli.demo import command as demo
 from tars_settings.cli.doctor import command as doctor
@@ -65,14 +69,18 @@ def _before(
 
 init.register(app)
 push.register(app)
-settle.register(app)
 edit.register(app)
+settle.register(app)
+listing.register(app)
 look.register(app)
+explain.register(app)
+search.register(app)
 history.register(app)
 rollback.register(app)
 conflicts.register(app)
 diff.register(app)
 status.register(app)
+watch.register(app)
 schema.register(app)
 export.register(app)
 importing.register(app)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperCommand
 
+from tars_settings.cli.completion import offer_names
 from tars_settings.cli.render import Output
 from tars_settings.errors import TarsSettingsError
 from tars_settings.sources.environment import Environment
@@ -108,6 +109,8 @@ def command(
         common = shared(**{key: arguments.pop(key) for key in common_options})
         raise typer.Exit(_ended(common, function, arguments))
 
+    for one in own:
+        offer_names(one.annotation)
     parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*own, *common_options.values())]
     setattr(run, "__signature__", inspect.Signature(parameters))  # noqa: B010 - mypy knows no such attribute
     run.__annotations__ = {one.name: one.annotation for one in parameters}

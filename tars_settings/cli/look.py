@@ -1,14 +1,16 @@
-"""``list`` and ``get``: what the fleet says."""
+"""``get``: what the fleet says of one key; and what ``list`` shares with it."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
 
 from tars_settings.cli.common import Common, command
 from tars_settings.cli.reading import Reading, Values, folded, read
-from tars_settings.cli.render import Table, rows_of, value_text
+from tars_settings.cli.render import value_text
 from tars_settings.cli.tried import document as trial_document
 from tars_settings.cli.tried import now, words
 from tars_settings.core.names import Scope, check_key, overlap
@@ -16,10 +18,6 @@ from tars_settings.core.register import Register
 from tars_settings.errors import UsageError
 from tars_settings.sources.fold import standing
 
-ServiceArgument = Annotated[
-    str | None,
-    typer.Argument(metavar="[SERVICE[@INSTANCE]]", help="One service, or one instance of it; by default all"),
-]
 TargetArgument = Annotated[
     str, typer.Argument(metavar="SERVICE[@INSTANCE]", help="Whose setting; _all for every service")
 ]
@@ -33,40 +31,11 @@ TimeoutOption = Annotated[float, typer.Option("--timeout", metavar="SECONDS", mi
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    command(app, "list", list_values)
     command(app, "get", get)
 
 
-def list_values(
-    common: Common,
-    service: ServiceArgument = None,
-    reveal: RevealOption = None,
-    offline: OfflineOption = False,
-    timeout_s: TimeoutOption = 5.0,
-) -> int:
-    """List what the fleet sets, who set it, when and why. Secrets are masked.
-
-    Example: tars-settings list stt-worker
-    """
-    scope = None if service is None else Scope.parse(service)
-    reading = read(common, scope, offline=offline, timeout_s=timeout_s)
-    values = Values(reading, common.environment(), reveal or ())
-    found = [(one, values.shown(one)) for winners in reading.scopes.values() for one in _by_key(winners.values())]
-    common.out.document(
-        {
-            "source": reading.source,
-            "scopes": dict(reading.states),
-            "values": [{**told(reading, one), "value": value} for one, value in found],
-        }
-    )
-    common.out.table(_table(reading, found))
-    _say(common, reading, values)
-    if not found:
-        common.out.note("the fleet sets nothing here" if scope else "the fleet sets nothing")
-    return 0
-
-
-def _by_key(registers: Any) -> list[Register]:
+def by_key(registers: Iterable[Register]) -> list[Register]:
+    """Return the registers that count, by key."""
     return sorted(standing(registers), key=lambda one: one.key)
 
 
@@ -89,30 +58,15 @@ def told(reading: Reading, register: Register) -> dict[str, Any]:
     }
 
 
-def _table(reading: Reading, found: list[tuple[Register, Any]]) -> Table:
-    columns = ("scope", "key", "value", "epoch", "writer", "at", "reason")
-    rows = [
-        (
-            one.delta.scope,
-            one.key,
-            _value_cell(one, value),
-            one.delta.stamp.epoch,
-            reading.writer_name(one),
-            one.delta.body.at[:19],
-            one.delta.body.reason,
-        )
-        for one, value in found
-    ]
-    return Table(columns, rows_of(rows))
-
-
-def _value_cell(register: Register, value: Any) -> str:
+def value_cell(register: Register, value: Any) -> str:
+    """Return a value as it is shown in a table, and whether it is on trial."""
     shown = "(unset)" if register.assignment.unset else value_text(value)
     told = words(register, now())
     return f"{shown} ({told})" if told else shown
 
 
-def _say(common: Common, reading: Reading, values: Values) -> None:
+def say_how(common: Common, reading: Reading, values: Values) -> None:
+    """Say what was revealed, and what could not be caught up with."""
     for where in values.revealed:
         common.out.note(f"revealed: {where}; this was noted in the audit log")
     for scope, state in reading.states.items():
@@ -139,7 +93,7 @@ def get(
     reading = _of_one(read(common, scope, offline=offline, timeout_s=timeout_s), scope)
     values = Values(reading, common.environment(), reveal or ())
     contributing = [
-        one for winners in reading.scopes.values() for one in _by_key(winners.values()) if overlap(one.key, key)
+        one for winners in reading.scopes.values() for one in by_key(winners.values()) if overlap(one.key, key)
     ]
     state: Any = folded(reading, values) if contributing else {}
     contributing += [one for one in _undone(reading, key) if one not in contributing]
@@ -170,7 +124,7 @@ def _of_one(reading: Reading, scope: Scope) -> Reading:
     """Return the reading without other instances: they say nothing about what a service as a whole is told."""
     wanted = {"_all", str(Scope(scope.service)), str(scope)}
     kept = {name: winners for name, winners in reading.scopes.items() if name in wanted}
-    return Reading(reading.trust, kept, reading.source, reading.states, reading.schemas)
+    return dataclasses.replace(reading, scopes=kept)
 
 
 def _answer(common: Common, reading: Reading, values: Values, found: _Found) -> int:
@@ -191,5 +145,5 @@ def _answer(common: Common, reading: Reading, values: Values, found: _Found) -> 
     for one in found.registers:
         if tried := words(one, now()):
             common.out.note(f"{one.delta.scope} {one.key} is {tried}; tars-settings confirm {one.delta.scope} keeps it")
-    _say(common, reading, values)
+    say_how(common, reading, values)
     return 0 if found.is_set else 1

@@ -12,17 +12,19 @@ from typing import Any, Final, Literal
 from tars_settings.adapters.replica import SqliteReplica
 from tars_settings.cli.common import CONNECT_WITHIN_S, Common
 from tars_settings.cli.founding import adopt_trust
+from tars_settings.cli.names import remember
 from tars_settings.cli.render import MASK
 from tars_settings.cli.tried import now, used_now
 from tars_settings.core.audit import REVEALED
+from tars_settings.core.delta import Delta
 from tars_settings.core.names import ALL, Scope
 from tars_settings.core.records import DeltaRow, TrustRow
 from tars_settings.core.register import Register, Registers
 from tars_settings.errors import BrokerUnreachableError, DecryptionError, RejectedError
-from tars_settings.schema import is_secret
+from tars_settings.schema import is_secret, keys_of
 from tars_settings.sources.audit import note_audit
 from tars_settings.sources.environment import Environment
-from tars_settings.sources.fold import lay, standing, take_away
+from tars_settings.sources.fold import fresh, lay, standing, take_away
 from tars_settings.sources.stored import follow_all
 from tars_settings.trust.document import TrustDocument
 from tars_settings.trust.keys import SecretKey
@@ -47,6 +49,8 @@ class Reading:
     source: Literal["broker", "replica"]
     states: Mapping[str, str] = field(default_factory=dict)
     schemas: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
+    deltas: tuple[Delta, ...] = ()
+    """All that are held of these scopes, whether they won or not."""
 
     def writer_name(self, register: Register) -> str:
         """Return who wrote it, by name where the trust document has one."""
@@ -69,11 +73,12 @@ def read(
     offline: bool,
     timeout_s: float,
     look: Callable[[Writer], None] | None = None,
+    glance: Callable[[Writer], None] | None = None,
 ) -> Reading:
     """Return what the fleet says: of one service and its instances, or of all that is known.
 
     From the replica when *offline*, or when the broker can't be reached (which is said). *look* sees the open
-    connection, before it closes.
+    connection, before it closes, and can't do without one; *glance* can.
 
     Raises:
         ConfigurationError: fleet, keys or broker are not configured.
@@ -83,7 +88,7 @@ def read(
     if offline:
         return from_replica(environment, service)
     try:
-        return _from_broker(common, service, timeout_s, look)
+        return _from_broker(common, service, timeout_s, look or glance)
     except BrokerUnreachableError as error:
         if look is not None:
             raise
@@ -100,13 +105,43 @@ def _from_broker(
     with Writer(read_only=True, connect_within_s=CONNECT_WITHIN_S, **common.given()) as writer:
         names = _wanted(service, {*kept, *spoken_for(writer, service)})
         states = {name: writer.sync(name, timeout_s) for name in names}
-        wall = now()
-        scopes = {name: used_now(writer.view(name), wall) for name in names}
-        services = {Scope.parse(name).service for name in names} - {None}
-        schemas = {name: tuple(writer.schemas(name)) for name in services if name is not None}
+        reading = taken(writer, states)
         if look is not None:
             look(writer)
-        return Reading(writer.trust, scopes, "broker", states, schemas)
+    told = {name: {key for schema in known for key in keys_of(schema)} for name, known in reading.schemas.items()}
+    seen = {*reading.scopes, *told}
+    remember(environment, {name: {*reading.scopes.get(name, ()), *told.get(name, ())} for name in seen})
+    return reading
+
+
+class Followed:
+    """The scopes that an open connection reads for one service, or for all: more, when more workers report."""
+
+    def __init__(self, common: Common, writer: Writer, service: Scope | None) -> None:
+        self._writer = writer
+        self._service = service
+        self._kept = set(from_replica(common.environment(), None).scopes)
+
+    def states(self, timeout_s: float = 0.0) -> dict[str, str]:
+        """Return the state of each scope that there is now, and wait for each at most *timeout_s*."""
+        names = _wanted(self._service, {*self._kept, *spoken_for(self._writer, self._service)})
+        return {name: self._writer.sync(name, timeout_s) for name in names}
+
+
+def taken(writer: Writer, states: Mapping[str, str]) -> Reading:
+    """Return what an open connection holds of the scopes in *states* now."""
+    wall = now()
+    scopes = {name: used_now(writer.view(name), wall) for name in states}
+    services = {Scope.parse(name).service for name in states} - {None}
+    schemas = {name: tuple(writer.schemas(name)) for name in services if name is not None}
+    return Reading(writer.trust, scopes, "broker", states, schemas, _held(writer, states))
+
+
+def _held(writer: Writer, names: Iterable[str]) -> tuple[Delta, ...]:
+    found: list[Delta] = []
+    registers = writer.agent.replicator.peer.registers
+    writer.agent.call(lambda: found.extend(one for name in names for one in registers.deltas(name)))
+    return tuple(found)
 
 
 def spoken_for(writer: Writer, service: Scope | None) -> set[str]:
@@ -144,7 +179,8 @@ def from_replica(environment: Environment, service: Scope | None) -> Reading:
             _offer(registers, row.raw, trust)
     names = _wanted(service, registers.scopes())
     wall = now()
-    return Reading(trust, {name: used_now(registers.winners(name), wall) for name in names}, "replica")
+    held = tuple(one for name in names for one in registers.deltas(name))
+    return Reading(trust, {name: used_now(registers.winners(name), wall) for name in names}, "replica", deltas=held)
 
 
 def _offer(registers: Registers, raw: bytes, trust: TrustDocument) -> None:
@@ -238,7 +274,8 @@ def folded(reading: Reading, values: Values) -> dict[str, Any]:
             if register.assignment.unset:
                 take_away(layer, path)
             else:
-                put(layer, path, values.shown(register))
+                # A copy: a leaf that is put into it below must not change what its delta says.
+                put(layer, path, fresh(values.shown(register)))
         state = lay(state, layer)
     return state
 

@@ -54,6 +54,19 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
+class Marked(str):
+    """A cell of which pieces, (begin, end) in characters, stand out on a terminal."""
+
+    __slots__ = ("marks",)
+    marks: tuple[tuple[int, int], ...]
+
+    def __new__(cls, text: str, marks: tuple[tuple[int, int], ...]) -> Marked:
+        """Return *text* with its marks."""
+        marked = super().__new__(cls, text)
+        marked.marks = marks
+        return marked
+
+
 def printable(text: str) -> str:
     r"""Return *text* with everything that could steer a terminal written as an escape.
 
@@ -95,10 +108,14 @@ def several(count: int, noun: str) -> str:
 
 
 class Output:
-    """One command's way to speak. With *as_json* only :meth:`document` writes to stdout."""
+    """One command's way to speak. With *as_json* only :meth:`document` writes to stdout.
+
+    ``compact`` is set by a command that prints several documents: each is one line then.
+    """
 
     def __init__(self, *, as_json: bool = False, stdout: TextIO | None = None) -> None:
         self.as_json = as_json
+        self.compact = False
         self._stdout = stdout
 
     @property
@@ -113,12 +130,21 @@ class Output:
     def document(self, document: Mapping[str, Any]) -> None:
         """Write the JSON document, where one was asked for. Characters beyond ASCII are escaped."""
         if self.as_json:
-            print(json.dumps(document, indent=2), file=self.stdout, flush=True)
+            print(json.dumps(document, indent=None if self.compact else 2), file=self.stdout, flush=True)
 
     def line(self, text: str, *, exact: bool = False) -> None:
         """Write one line of data for people; with *exact* a pipe gets it unchanged."""
         if not self.as_json:
             print(text if exact and not self.stdout.isatty() else printable(text), file=self.stdout, flush=True)
+
+    def row(self, cells: Sequence[str]) -> None:
+        """Write one row of a table that has no end: cells apart by tabs in a pipe, by two blanks on a terminal."""
+        apart = "  " if self.stdout.isatty() else "\t"
+        self._written(apart.join(printable(cell) for cell in cells if cell or apart == "\t"))
+
+    def _written(self, text: str) -> None:
+        if not self.as_json:
+            print(text, file=self.stdout, flush=True)
 
     def table(self, table: Table) -> None:
         """Write a table: drawn on a terminal, tab-separated lines without a heading in a pipe."""
@@ -133,19 +159,30 @@ class Output:
 
 def draw(console: Console, table: Table) -> None:
     """Draw a table that stays legible at 80 columns and without colour."""
+    console.print(drawing(table))
+
+
+def drawing(table: Table) -> RichTable:
+    """Return what :func:`draw` prints."""
     drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in table.columns:
         drawn.add_column(column, overflow="fold")
     for row in table.rows:
         drawn.add_row(*(styled(cell) for cell in row))
-    console.print(drawn)
+    return drawn
 
 
 def styled(cell: str) -> Text:
     """Return a cell as text, never as markup; words that mean good or bad get a colour besides."""
-    return Text(_printable_lines(cell), style=_STYLES.get(cell.partition(" ")[0].rstrip(":,"), ""))
+    text = Text(_printable_lines(cell), style=_STYLES.get(cell.partition(" ")[0].rstrip(":,"), ""))
+    if isinstance(cell, Marked) and text.plain == cell:  # an escape would shift what is meant
+        for begin, end in cell.marks:
+            text.stylize("bold", begin, end)
+    return text
 
 
 def rows_of(rows: Sequence[Sequence[object]]) -> tuple[tuple[str, ...], ...]:
     """Return rows as text; None is an empty cell."""
-    return tuple(tuple("" if cell is None else str(cell) for cell in row) for row in rows)
+    return tuple(
+        tuple("" if cell is None else cell if isinstance(cell, str) else str(cell) for cell in row) for row in rows
+    )

@@ -8,6 +8,7 @@ import contextlib
 import os
 import sys
 import weakref
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Generic, TypeVar
 
@@ -17,6 +18,7 @@ from tars_settings.agent.assemble import TransportFactory, assemble, mqtt_transp
 from tars_settings.agent.follower import Follower, keys_of_model
 from tars_settings.agent.keep import LastGood
 from tars_settings.agent.loop import STOP_WITHIN_S, Agent
+from tars_settings.agent.notices import Callback, until_ended
 from tars_settings.agent.trials import Trials
 from tars_settings.errors import ClosedError
 from tars_settings.join.live import Live
@@ -65,6 +67,7 @@ class Fleet:
         self._transport = transport
         self._agent: Agent | None = None
         self._lives: list[Live[Any]] = []
+        self._hooks: list[Callback] = []
         self._session = ""
         self._closed = False
         self._started = False
@@ -107,6 +110,8 @@ class Fleet:
     def _assemble(self, name: str) -> Agent:
         agent = assemble(self._environment, name=name, transport=self._transport)
         self._session = agent.clock.token(8).hex()
+        for hook in self._hooks:
+            agent.board.add(hook)
         agent.load()
         self._agent = agent
         return agent
@@ -130,6 +135,33 @@ class Fleet:
             trials=Trials(TrialStore(environment, name), agent.clock, registers.holds),
             session=self._session,
         )
+
+    def on_notice(self, callback: Callback) -> Callable[[], None]:
+        """Have *callback* called with each notice (``tars_settings.notices``); return a function that ends this.
+
+        What the connection brings to all services of this process: applied, refused, rejected and repaired deltas,
+        fights, conflicts, another trust document, the session's beginning and end. Called before the first
+        :meth:`join`, it misses nothing.
+
+        Callbacks run one after the other on a thread of their own, in order. One that raises is logged and counted
+        (``notice failures``) and stops nothing; one that blocks delays its successors, never the settings. Of more than
+        1,024 that wait the oldest are dropped and counted (``notices dropped``). It goes on in a forked child that
+        joins again.
+
+        Raises:
+            UsageError: it is a coroutine function.
+        """
+        hook, ended = until_ended(callback)
+        self._hooks.append(hook)
+        stop = None if self._agent is None else self._agent.board.add(hook)
+
+        def end() -> None:
+            ended.set()
+            self._hooks = [one for one in self._hooks if one is not hook]
+            if stop is not None:
+                stop()
+
+        return end
 
     def close(self) -> None:
         """Leave: say goodbye, end every watch, close the connection; harmless twice."""

@@ -12,6 +12,7 @@ from typing import Any, Final, Generic, TypeVar
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
+from tars_settings.agent import notices
 from tars_settings.agent.follower import Follower, Status
 from tars_settings.agent.loop import STOP_WITHIN_S, Agent
 from tars_settings.core.presence import State
@@ -40,6 +41,7 @@ class Live(Generic[T]):
         self._watches: list[weakref.ref[Watch[T]]] = []
         self._status_watches: list[weakref.ref[StatusWatch[Status]]] = []
         self._callbacks: Callbacks[T] = Callbacks(joined[1].service, self._count)
+        self._hooks: list[notices.Callback] = []
         self._closed = False
         self._forked = False
         self._renew_locks()
@@ -56,6 +58,8 @@ class Live(Generic[T]):
         self.current = self._follower.current
         self._follower.on_swap = self._on_swap
         self._follower.on_state = self._on_state
+        for hook in self._hooks:
+            self._agent.board.add(hook)
 
     def __getattr__(self, name: str) -> Any:
         # Only reached when the attribute is not there: `current` is taken away in a forked child.
@@ -150,6 +154,27 @@ class Live(Generic[T]):
         """Have *callback* called with the status each time its word changes; otherwise as :meth:`on_change`."""
         self._check_open()
         return self._callbacks.add_on_status(callback)
+
+    def on_notice(self, callback: notices.Callback) -> Callable[[], None]:
+        """Have *callback* called with each notice of this connection, as :meth:`Fleet.on_notice` says.
+
+        What the connection brought before is not told.
+
+        Raises:
+            ClosedError: the join was left.
+            UsageError: it is a coroutine function.
+        """
+        self._check_open()
+        hook, ended = notices.until_ended(callback)
+        self._hooks.append(hook)
+        stop = self._agent.board.add(hook)
+
+        def end() -> None:
+            ended.set()
+            self._hooks = [one for one in self._hooks if one is not hook]
+            stop()
+
+        return end
 
     def wait_until_ready(self, timeout_s: float | None = None) -> bool:
         """Wait until the worker is ready or degraded: whatever can be had is here. Return whether it is *ready*."""

@@ -13,6 +13,7 @@ from tars_settings.schema.describe import SERVICE_MARK, Schema, branches, is_sec
 
 _MISSING: Final = object()
 WIDTH: Final = 100
+_MAX_LISTS: Final = 3
 _BOUNDS: Final = (
     ("minimum", "at least"),
     ("exclusiveMinimum", "more than"),
@@ -90,8 +91,14 @@ def _entry(schema: bytes, key: str) -> Entry:
         description=str(_mark(node, resolved, "description")),
         help=str(_mark(node, resolved, HELP_MARK)),
         limits=_limits(resolved),
-        examples=() if secret else tuple(json.dumps(one, ensure_ascii=False) for one in node.get("examples", ())),
+        examples=() if secret else tuple(json.dumps(one, ensure_ascii=False) for one in _examples(node)),
     )
+
+
+def _examples(node: Schema) -> list[Any]:
+    # Anyone may publish a schema, and what this keyword holds is not looked at before.
+    examples = node.get("examples")
+    return examples if isinstance(examples, list) else []
 
 
 def _mark(node: Schema, resolved: Iterable[Schema], name: str) -> Any:
@@ -118,17 +125,19 @@ def _is_required(schema: bytes, key: str) -> bool:
     return any(name in branch.get("required", ()) for owner in owners for branch in branches(owner, root))
 
 
-def _type_of(nodes: Iterable[Schema], root: Schema) -> str:
-    words = [_word(branch, root) for node in nodes for branch in branches(node, root)]
+def _type_of(nodes: Iterable[Schema], root: Schema, depth: int = 0) -> str:
+    if depth > _MAX_LISTS:  # a list of itself: pydantic makes one of a recursive type, and anyone may publish one
+        return "anything"
+    words = [_word(branch, root, depth) for node in nodes for branch in branches(node, root)]
     return " or ".join(dict.fromkeys(words)) or "anything"
 
 
-def _word(node: Schema, root: Schema) -> str:
+def _word(node: Schema, root: Schema, depth: int) -> str:
     if "enum" in node or "const" in node:
         choices = node.get("enum", [node.get("const")])
         return "one of " + ", ".join(json.dumps(one, ensure_ascii=False) for one in choices)
     if node.get("type") == "array" and isinstance(node.get("items"), dict):
-        return f"list of {_type_of([node['items']], root)}"
+        return f"list of {_type_of([node['items']], root, depth + 1)}"
     if node.get("type") == "string" and node.get("format"):
         return str(node["format"])
     return str(node.get("type", "anything"))

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings
 from tars_settings import errors
 from tars_settings.agent.assemble import TransportFactory, assemble, mqtt_transport
 from tars_settings.agent.loop import Agent
+from tars_settings.agent.notices import Callback, until_ended
 from tars_settings.core.delta import Ack, Algorithm, Assignment, Ciphertext
 from tars_settings.core.draft import read_draft
 from tars_settings.core.names import ALL, Scope
@@ -123,6 +124,18 @@ class Writer:
     def agent(self) -> Agent:
         """The thread behind it."""
         return self._agent
+
+    def on_notice(self, callback: Callback) -> Callable[[], None]:
+        """Have *callback* called with each notice (``tars_settings.notices``); return a function that ends this.
+
+        It runs on a thread of its own, where it may block: see :meth:`tars_settings.Fleet.on_notice`. Called before
+        entering, it misses nothing.
+
+        Raises:
+            UsageError: it is a coroutine function.
+        """
+        hook, _ = until_ended(callback)
+        return self._agent.board.add(hook)
 
     # --- in the agent's thread ---------------------------------------------------------------------------------------
 

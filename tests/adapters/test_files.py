@@ -164,6 +164,32 @@ def test_a_key_of_someone_else_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
         read_key(tmp_path / "keys" / "root.key")
 
 
+@pytest.mark.parametrize(("mode", "is_taken"), [(0o400, True), (0o440, True), (0o444, False), (0o460, False)])
+def test_a_credential_of_systemd_is_root_s_and_the_service_may_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, is_taken: bool
+) -> None:
+    path = tmp_path / "credentials" / "seal.key"
+    write_key(path, "secret")
+    path.chmod(mode)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(path.parent))
+    if not is_taken:
+        with pytest.raises(KeyFileError, match="chmod 600"):
+            read_key(path)
+        return
+    assert read_key(path) == "secret"
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    if mode & 0o077:
+        with pytest.raises(KeyFileError, match="chmod 600"):
+            read_key(path)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(path.parent))
+    monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 4242)
+    if path.stat().st_uid == 0:
+        assert read_key(path) == "secret", "root's, as systemd leaves it"
+    else:
+        with pytest.raises(KeyFileError, match="chown"):
+            read_key(path)
+
+
 def test_the_clock_keeps_its_port() -> None:
     clock: Clock = SystemClock()
     assert clock.now_s() <= clock.now_s()

@@ -10,7 +10,7 @@ from tars_settings._version import __version__
 from tests.cli.documents import assert_fits
 from tests.cli.running import Cli
 
-COMMANDS = ["init", "push", "unset", "edit", "list", "get", "status", "demo"]
+COMMANDS = ["init", "push", "unset", "edit", "list", "get", "explain", "search", "status", "watch", "demo"]
 BLOCKED = """
 import sys
 class Absent:
@@ -80,6 +80,12 @@ def test_each_command_has_help_with_an_example(cli: Cli, command: str) -> None:
         ("edit", "stt-worker", "--no-wait", "--quorum", "2"),
         ("get", "stt-worker", "a", "--reveal", "b"),
         ("status", "stt-worker@pi-3"),
+        ("status", "--prometheus", "--watch"),
+        ("explain", "_all", "a"),
+        ("explain", "stt-worker", "a", "--reveal", "b"),
+        ("list", "--since", "yesterday"),
+        ("search",),
+        ("watch", "Not A Service"),
     ],
 )
 def test_a_wrong_call_exits_with_2(cli: Cli, words: tuple[str, ...]) -> None:
@@ -96,7 +102,18 @@ def test_a_value_without_its_key_is_not_repeated(cli: Cli) -> None:
     assert "sk-secret-0451" not in done.err
 
 
-@pytest.mark.parametrize("words", [("push", "stt-worker", "a=1"), ("list",), ("get", "stt-worker", "a"), ("status",)])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("push", "stt-worker", "a=1"),
+        ("list",),
+        ("get", "stt-worker", "a"),
+        ("status",),
+        ("watch",),
+        ("explain", "stt-worker", "a"),
+        ("search", "a"),
+    ],
+)
 def test_without_configuration_the_variable_is_named(cli: Cli, words: tuple[str, ...]) -> None:
     done = cli(*words)
     assert done.code == 3

@@ -34,18 +34,27 @@ def follow(live: tars_settings.Live[Stt], until: str) -> None:
 
 def fork() -> None:
     """The parent joins, and its child uses the same object."""
-    with tars_settings.join(Stt) as live:
+    with tars_settings.Fleet() as fleet:
+        notices: dict[str, set[str]] = {"fleet": set(), "live": set()}
+        fleet.on_notice(lambda notice: notices["fleet"].add(notice.kind))
+        live = fleet.join(Stt)
+        live.on_notice(lambda notice: notices["live"].add(notice.kind))
         live.wait_until_ready(20)
         watch = live.watch("model")
         heard: list[str] = []
         live.on_change(lambda change: heard.append(change.new.model))
         child = os.fork()
         if child == 0:
+            for told in notices.values():
+                told.clear()
             change = watch.next(20)
             deadline = time.monotonic() + 20
-            while not heard and time.monotonic() < deadline:
+            awaited = {"Session", "Applied"}
+            while not (heard and all(awaited <= told for told in notices.values())) and time.monotonic() < deadline:
                 time.sleep(0.01)
-            say(child=True, watched=change.new.model if change else None, called=heard, has=live.current.model)
+            noticed = {name: sorted(told & awaited) for name, told in notices.items()}
+            watched = change.new.model if change else None
+            say(child=True, watched=watched, called=heard, noticed=noticed, has=live.current.model)
             live.close()
             os._exit(0)
         follow(live, "large")

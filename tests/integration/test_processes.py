@@ -91,12 +91,13 @@ def scene(mosquitto: Mosquitto, tmp_path: Path) -> Iterator[Scene]:
 
 
 def test_a_forked_child_joins_again_at_the_first_use_and_the_parent_goes_on(scene: Scene) -> None:
-    """Watches and callbacks that were registered before the fork go on in the child, too."""
+    """Watches, callbacks and hooks that were registered before the fork go on in the child, too."""
     running = scene.start("fork")
     running.says("has")
     scene.push("large")
     (child,) = running.says("child")
     assert (child["watched"], child["called"], child["has"]) == ("large", ["large"], "large")
+    assert child["noticed"] == {"fleet": ["Applied", "Session"], "live": ["Applied", "Session"]}
     (parent,) = running.says("parent")
     assert (parent["parent"], parent["connected"]) == ("ready", True)
     assert child["pid"] != parent["pid"]

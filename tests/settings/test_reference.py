@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, SecretStr
 
 from tars_settings import About, Settings, SettingsConfigDict
 from tars_settings.schema import check, entries_of, markdown, rst, schema_hash, schema_of
+from tars_settings.schema.shape import is_schema
 from tars_settings.sources.template import dotenv, variable_of
 
 
@@ -88,6 +89,25 @@ def test_no_rendering_shows_a_secret(render: Any) -> None:
     assert "canary" not in text
     assert "secret" in text
     assert "Must fit the microphone." in text
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        {"$ref": "#/$defs/tree"},
+        {"examples": 5},
+        {"x-tars-complexity": {"a": 1}, "x-tars-unit": 7, "description": ["x"]},
+        {"type": ["string", "null"], "format": 4},
+    ],
+)
+def test_a_schema_of_anyone_s_is_told_in_some_words(node: dict[str, Any]) -> None:
+    """A list of itself (pydantic makes one of a recursive type), and keywords that hold what nobody expects."""
+    tree = {"type": "array", "items": {"$ref": "#/$defs/tree"}}
+    schema = json.dumps({"$defs": {"tree": tree}, "properties": {"x": node}}).encode()
+    assert is_schema(schema), "workers' schemas of this form are heard"
+    (entry,) = entries_of(schema)
+    assert entry.key == "x"
+    assert "tree" not in entry.type
 
 
 def test_references_name_every_setting() -> None:
