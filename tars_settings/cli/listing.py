@@ -12,7 +12,7 @@ from tars_settings.cli.described import Described, about
 from tars_settings.cli.look import OfflineOption, RevealOption, TimeoutOption, by_key, say_how, told, value_cell
 from tars_settings.cli.moments import Since, now
 from tars_settings.cli.reading import Reading, Values, read
-from tars_settings.cli.render import Table, rows_of, value_text
+from tars_settings.cli.render import Table, rows_of
 from tars_settings.cli.selection import Selection
 from tars_settings.core.names import Scope, overlap
 from tars_settings.core.presence import Presence
