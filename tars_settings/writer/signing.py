@@ -17,7 +17,7 @@ from tars_settings import errors
 from tars_settings.agent.assemble import TransportFactory, assemble, mqtt_transport
 from tars_settings.agent.loop import Agent
 from tars_settings.agent.notices import Callback, until_ended
-from tars_settings.core.delta import Ack, Algorithm, Assignment, Ciphertext
+from tars_settings.core.delta import Ack, Algorithm, Assignment, Ciphertext, Trial
 from tars_settings.core.draft import read_draft
 from tars_settings.core.names import ALL, Scope
 from tars_settings.core.presence import Presence
@@ -359,6 +359,7 @@ class Writer:
         body = found.body
         self.sync(body.scope)
         said: dict[str, Any] = {"ack": body.ack or None, "force": force}
+        said |= {"trial_s": body.trial.within_s} if isinstance(body.trial, Trial) else {}
         return self._send(body.scope, body.assign, cosigned=found.raw_body, timeout_s=timeout_s, **said)
 
     def push_as_is(

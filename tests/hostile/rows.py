@@ -794,4 +794,11 @@ ROWS: Final = (
             "tests/adapters/test_record.py::test_what_is_older_than_all_that_is_kept_is_not_written_again",
         ),
     ),
+    Row(
+        "H26",
+        "A draft that shows its cosigner something else than it says",
+        "What is shown is what is signed; what this release can't show is not cosigned.",
+        "Whatever came from outside is made printable, line breaks too; a body with unknown parts is refused.",
+        ("tests/cli/test_cosign.py::test_who_consents_sees_what_is_there_and_nothing_that_only_looks_so",),
+    ),
 )
