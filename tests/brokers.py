@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import random
 import shutil
 import socket
 import subprocess
@@ -37,10 +38,15 @@ def binary(name: str) -> str:
 
 
 def free_port() -> int:
-    """Return a loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a loopback port that was free a moment ago.
+
+    It lies below those that outgoing connections are given, so that a broker that is down for a while gets it back.
+    """
+    for port in random.SystemRandom().sample(range(10_000, 32_000), 50):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no free port")
 
 
 def eventually(condition: Callable[[], object], *, deadline_s: float = DEADLINE_S, what: str = "") -> None:
