@@ -24,6 +24,8 @@ GRACE_S: Final = 1.0
 """How long after the last moment at which a worker may answer its answer is waited for."""
 SUBSCRIBED_WITHIN_S: Final = 2.0
 MAX_PARTS: Final = 64
+MAX_HEARD_BYTES: Final = 64 * 1024 * 1024
+"""Of all answers to a question: whoever may publish there must not fill the memory of who asks."""
 NAMED_UP_TO: Final = 16
 """So many workers are asked by name; of more a share, for every reader of the scope gets the question."""
 
@@ -56,6 +58,7 @@ class Asking:
         self._filter = agent.replicator.topics.answer_filter(body.nonce)
         self._parts: dict[tuple[str, str], dict[int, AnswerBody]] = {}
         self._whole: list[Answered] = []
+        self._room_bytes = MAX_HEARD_BYTES
 
     # --- in the agent's thread ---------------------------------------------------------------------------------------
 
@@ -69,7 +72,8 @@ class Asking:
         except MalformedError:
             return
         worker = (answer.service, answer.instance)
-        if worker == (topic.service, topic.instance) and self._body.asks(*worker):
+        self._room_bytes -= len(received.payload)
+        if worker == (topic.service, topic.instance) and self._body.asks(*worker) and self._room_bytes >= 0:
             self._put(worker, answer)
 
     def _put(self, worker: tuple[str, str], answer: AnswerBody) -> None:

@@ -10,12 +10,13 @@ import pytest
 from tars_settings.core.delta import Assignment
 from tars_settings.core.question import Fit, HistoryQuestion, QuestionBody, answers, parse_answer
 from tars_settings.core.session import Received
-from tars_settings.core.topics import QuestionTopic
+from tars_settings.core.topics import AnswerTopic, QuestionTopic
 from tars_settings.core.wire import MAX_ENVELOPE_BYTES, encode
 from tars_settings.errors import ConfigurationError, MalformedError, NotGrantedError
 from tars_settings.join import Live
 from tars_settings.trust.validity import read_delta
 from tars_settings.writer import Writer
+from tars_settings.writer import asking as asking_module
 from tars_settings.writer.asking import chosen
 from tests.brokers import eventually
 from tests.fleets import ALICE, delta_payload, set_
@@ -174,6 +175,25 @@ def test_an_answer_that_is_too_large_or_none_is_refused() -> None:
     for payload in (b"", b"{}", b'{"v":1,"service":"A","instance":"b"}', b"x" * 60_000):
         with pytest.raises(MalformedError):
             parse_answer(payload)
+
+
+def test_answers_that_nobody_gave_do_not_fill_the_memory(memory: InMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking_module, "MAX_HEARD_BYTES", 100_000)
+    topics = memory.writer.agent.replicator.topics
+    one = asking_module.Asking(memory.writer.agent, memory.writer._changed, question())
+    large = answers(SCOPE, "pi-3", [delta_payload(ALICE, 1, set_("motd", "x" * 40_000))], more=False)[0]
+    for n in range(50):
+        payload = large.replace(b'"pi-3"', f'"pi-{n}"'.encode())
+        one.take(Received(topics.format(AnswerTopic("0" * 31 + "1", SCOPE, f"pi-{n}")), payload))
+    assert len(one._whole) == 2
+    other = answers(SCOPE, "pi-3", [], more=False)[0]
+    fresh = asking_module.Asking(memory.writer.agent, memory.writer._changed, question())
+    own = "0" * 31 + "1"
+    for nonce, instance, retain in (("0" * 32, "pi-3", False), (own, "pi-4", False), (own, "pi-3", True)):
+        fresh.take(Received(topics.format(AnswerTopic(nonce, SCOPE, instance)), other, retain))
+    assert fresh._whole == [], "another question's, in another's name, or left on the broker"
+    fresh.take(Received(topics.format(AnswerTopic("0" * 31 + "1", SCOPE, "pi-3")), other))
+    assert [found.worker for found in fresh._whole] == [f"{SCOPE}@pi-3"]
 
 
 def test_of_many_readers_a_few_are_named_and_of_very_many_a_share_is_asked(memory: InMemory) -> None:
