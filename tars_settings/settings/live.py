@@ -5,10 +5,10 @@ The environment is read once. A change costs the fleet's values and the model's 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
+import msgspec
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import BaseSettings
 
@@ -32,8 +32,7 @@ from tars_settings.trust.validity import VALID, judge
 S = TypeVar("S", bound=BaseSettings)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Built(Generic[S]):
+class Built(msgspec.Struct, Generic[S], frozen=True, eq=False):
     """A snapshot, and what became of the fleet's values in it.
 
     ``used`` are the deltas it rests on, for the last known good values; ``shadowed`` maps keys of the fleet to the
@@ -44,7 +43,7 @@ class Built(Generic[S]):
     used: tuple[Delta, ...] = ()
     refused: tuple[Refused, ...] = ()
     unknown: tuple[str, ...] = ()
-    shadowed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    shadowed: Mapping[str, str] = {}  # msgspec copies an empty default
 
 
 class SnapshotBuilder(Generic[S]):

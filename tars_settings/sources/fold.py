@@ -7,10 +7,10 @@ of deltas that are left out do not count, and whatever they covered stands again
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, get_args, get_origin
 
+import msgspec
 from pydantic import BaseModel
 
 from tars_settings.core.delta import Delta
@@ -44,8 +44,7 @@ def fresh(value: Any) -> Any:
     return [fresh(one) for one in value] if type(value) is list else value
 
 
-@dataclasses.dataclass(frozen=True)
-class Folded:
+class Folded(msgspec.Struct, frozen=True):
     """What the fleet says to a model.
 
     ``placed`` is in order: lowest scope first, by stamp within. ``unknown`` are keys that the model does not have.
@@ -55,7 +54,7 @@ class Folded:
     state: State
     placed: tuple[Placed, ...] = ()
     unknown: tuple[str, ...] = ()
-    sealed: Mapping[bytes, tuple[Placed, str]] = dataclasses.field(default_factory=dict)
+    sealed: Mapping[bytes, tuple[Placed, str]] = {}  # msgspec copies an empty default
 
 
 class Folder:
@@ -235,8 +234,7 @@ def _stamp(register: Register) -> Any:
     return register.delta.stamp
 
 
-@dataclasses.dataclass(frozen=True)
-class Said:
+class Said(msgspec.Struct, frozen=True):
     """All that the fleet says to one worker, and (by scope) the registers that the last good snapshot rested on."""
 
     view: FleetView
