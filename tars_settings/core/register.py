@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 
 from tars_settings.core.delta import Assignment, Delta
+from tars_settings.core.stamp import Stamp
 
 KEPT: Final = 3
 """Valid deltas kept per (scope, key, writer)."""
@@ -31,7 +32,7 @@ class Outcome(enum.Enum):
     SUPERSEDED = "superseded"
 
 
-class Register(msgspec.Struct, frozen=True, eq=False):
+class Register(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A key's winner: an assignment and the delta that carries it."""
 
     key: str
@@ -82,6 +83,8 @@ class Registers:
         winner = held.winners.get(item.key)
         if winner is not None and winner.delta.stamp >= delta.stamp:
             return False
+        # The newest comes last: whoever sorts by stamp finds it sorted.
+        held.winners.pop(item.key, None)
         held.winners[item.key] = Register(item.key, item, delta)
         return True
 
@@ -142,6 +145,11 @@ class Registers:
         held = self._scopes.get(scope)
         return {} if held is None else dict(held.winners)
 
+    def winning(self, scope: str) -> tuple[Register, ...]:
+        """Return the winners of a scope, tombstones too, those that changed last at the end."""
+        held = self._scopes.get(scope)
+        return () if held is None else tuple(held.winners.values())
+
     def delta(self, scope: str, digest: bytes) -> Delta | None:
         """Return the held delta with this digest."""
         held = self._scopes.get(scope)
@@ -189,12 +197,16 @@ class Registers:
         return state.hexdigest()
 
 
+def _stamp(register: Register) -> Stamp:
+    return register.delta.stamp
+
+
 def effective(registers: Iterable[Register]) -> tuple[Register, ...]:
     """Return what a scope says, in stamp order: sets that no newer set or unset of a key above or of the key covers.
 
     Setting a whole nested model replaces, and unsetting removes, everything at and below its key that is older.
     """
-    ordered = sorted(registers, key=lambda one: one.delta.stamp)
+    ordered = sorted(registers, key=_stamp)
     newest = {register.key: register for register in ordered}
     standing = (register for register in ordered if newest[register.key] is register)
     return tuple(one for one in standing if not one.assignment.unset and not _is_covered(one, newest))
@@ -211,14 +223,24 @@ def _is_covered(register: Register, newest: dict[str, Register]) -> bool:
 
 
 class ScopeView(msgspec.Struct, frozen=True, eq=False):
-    """What one scope says: its effective registers in stamp order.
+    """What one scope says: all of its winners, tombstones and covered ones too.
 
-    ``winners`` are all of its winners, tombstones and covered ones too: whoever leaves a delta out needs what it hid.
+    Whoever leaves a delta out needs what it hid.
     """
 
     scope: str
-    registers: tuple[Register, ...]
     winners: tuple[Register, ...] = ()
+
+    @property
+    def registers(self) -> tuple[Register, ...]:
+        """The effective ones of them in stamp order; computed each time, which a change does not pay for."""
+        return effective(self.winners)
+
+    @property
+    def says_anything(self) -> bool:
+        """Whether any of them is effective."""
+        # Nothing lies above a key of one segment: most often the first look decides.
+        return any("." not in one.key and not one.assignment.unset for one in self.winners) or bool(self.registers)
 
 
 class FleetView(msgspec.Struct, frozen=True, eq=False):
@@ -229,8 +251,7 @@ class FleetView(msgspec.Struct, frozen=True, eq=False):
     @classmethod
     def of(cls, registers: Registers, scopes: Iterable[str]) -> FleetView:
         """Return the view of *scopes*, lowest precedence first."""
-        held = [(scope, tuple(registers.winners(scope).values())) for scope in scopes]
-        return cls(tuple(ScopeView(scope, effective(winners), winners) for scope, winners in held))
+        return cls(tuple(ScopeView(scope, registers.winning(scope)) for scope in scopes))
 
     def deltas(self) -> tuple[Delta, ...]:
         """Return the deltas that the view rests on, each once."""

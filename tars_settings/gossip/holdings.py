@@ -114,6 +114,11 @@ class Holdings:
         """Return a writer's head in a scope, empty where nothing is held."""
         return self.heads.of(scope, kid)
 
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether take_disturbed() would return a scope."""
+        return bool(self._disturbed)
+
     def take_disturbed(self) -> frozenset[str]:
         """Return, once, the scopes in which something became void other than by trust: they are to be fetched again."""
         disturbed, self._disturbed = frozenset(self._disturbed), set()

@@ -157,7 +157,8 @@ class Replicator:
                 self._on_offered(payloads)
             case Wake():
                 self._prove_slice()
-        self._on_disturbed()
+        if self.peer.is_disturbed:
+            self._on_disturbed()
         self._on_time(now_s)
         self._prober.pump(now_s)
         effects, self._effects = tuple(self._effects), []
@@ -186,6 +187,11 @@ class Replicator:
     @staticmethod
     def _is_unfinished(sync: ScopeSync) -> bool:
         return sync.state != "ready" or not sync.caught_up
+
+    @property
+    def is_catching_up(self) -> bool:
+        """Whether the first answer on a scope is outstanding, so that the next messages bring more of it."""
+        return any(not sync.caught_up for sync in self._syncs.values())
 
     def state_of(self, scope: str) -> str:
         """Return joining, ready or degraded."""

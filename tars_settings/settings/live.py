@@ -35,15 +35,20 @@ S = TypeVar("S", bound=BaseSettings)
 class Built(msgspec.Struct, Generic[S], frozen=True, eq=False):
     """A snapshot, and what became of the fleet's values in it.
 
-    ``used`` are the deltas it rests on, for the last known good values; ``shadowed`` maps keys of the fleet to the
+    ``placed`` is what the fleet said in it; ``shadowed`` maps keys of the fleet to the
     source above that wins instead, in words.
     """
 
     snapshot: S
-    used: tuple[Delta, ...] = ()
+    placed: tuple[Placed, ...] = ()
     refused: tuple[Refused, ...] = ()
     unknown: tuple[str, ...] = ()
     shadowed: Mapping[str, str] = {}  # msgspec copies an empty default
+
+    @property
+    def used(self) -> tuple[Delta, ...]:
+        """The deltas that it rests on; gathered when asked, since a change does not need them."""
+        return tuple({one.digest: one.register.delta for one in self.placed}.values())
 
 
 class SnapshotBuilder(Generic[S]):
@@ -102,12 +107,11 @@ class SnapshotBuilder(Generic[S]):
         self._last_good.remember(said, {one.delta.stamp.digest for one in settled.refused})
         snapshot = self._same_or_new(settled.value)
         resolutions.put(snapshot, self._resolution(placed, origin))
-        used = tuple({one.digest: one.register.delta for one in placed}.values())
-        return Built(snapshot, used, settled.refused, settled.folded.unknown, self._shadowed(placed))
+        return Built(snapshot, placed, settled.refused, settled.folded.unknown, self._shadowed(placed))
 
     def _same_or_new(self, value: S) -> S:
         frozen = freeze(value)
-        if self._held is None or diff(self._held, frozen):
+        if self._held is None or differ(self._held, frozen):
             self._held = frozen
         return self._held
 
@@ -132,7 +136,7 @@ class SnapshotBuilder(Generic[S]):
 
     def _shadowed(self, placed: tuple[Placed, ...]) -> dict[str, str]:
         shadows: dict[str, str] = {}
-        for one in placed:
+        for one in placed if self._captured.above else ():
             if one.path[0] not in self._captured.above or one.unset:
                 continue
             if one.key not in self._shadows:
@@ -198,13 +202,25 @@ class _LastGood:
         if left_out:
             self._held = {scope: tuple(standing(registers)) for scope, registers in said.without(left_out)}
             self._unsorted = None
-        elif any(one.registers for one in said.view.scopes):
+        elif any(one.says_anything for one in said.view.scopes):
             # Looked at only if a delta is ever refused.
             self._held, self._unsorted = {}, said.view
 
 
 def _registers(view: FleetView) -> dict[str, tuple[Register, ...]]:
-    return {one.scope: one.winners or one.registers for one in view.scopes}
+    return {one.scope: one.winners for one in view.scopes}
+
+
+def differ(old: Any, new: Any) -> bool:
+    """Return whether any value differs: as :func:`diff` says, but the first difference ends it."""
+    mine, theirs = old.__dict__, new.__dict__
+    if mine.keys() != theirs.keys():
+        return bool(diff(old, new))
+    for name, first in mine.items():
+        second = theirs[name]
+        if first is not second and not _same(first, second):
+            return True
+    return False
 
 
 def diff(old: Any, new: Any) -> frozenset[str]:

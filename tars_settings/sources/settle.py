@@ -87,7 +87,7 @@ class Settler(Generic[T]):
         found = self._search()
         if len(self._left) > 1:
             found = self._take_back(found)
-        return msgspec.structs.replace(found, refused=tuple(self._left.values()))
+        return msgspec.structs.replace(found, refused=tuple(self._left.values())) if self._left else found
 
     def settle_named(self) -> Settled[T | None]:
         """Return what stands when only deltas that errors name are left out; other errors are not ours to judge."""
