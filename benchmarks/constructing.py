@@ -1,4 +1,4 @@
-"""Constructing: what does ``Settings()`` cost with a replica of 50 keys, against ``BaseSettings()`` on the same sources?
+"""Constructing: what does ``Settings()`` cost with a replica of 50 keys, against ``BaseSettings()`` on its sources?
 
 ``python -m benchmarks.constructing [--full]``
 """
@@ -10,10 +10,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.harness import Answer, Goal, check, cpu, directory, excess, main, ratio, rounds, take_turns
-from benchmarks.stage import Stage, model, replica_of
 from pydantic import Field, create_model
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from benchmarks.harness import Answer, Goal, check, cpu, directory, excess, main, ratio, rounds, take_turns
+from benchmarks.stage import Stage, model, replica_of
 
 KEYS = 50
 OURS, PLAIN = "Settings(), a replica of 50 keys", "BaseSettings(), the same sources"

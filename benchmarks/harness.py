@@ -52,7 +52,7 @@ class Row:
 
 @dataclass
 class Goal:
-    """What is wanted, and what was measured of it. ``wanted`` is "<=" or ">=" and a number, in words and for checking."""
+    """What is wanted, and what was measured of it: at most, or at least, ``limit``."""
 
     question: str
     text: str

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from benchmarks.harness import Answer, Goal, check, cpu, directory, main, ratio, rounds, take_turns
-from benchmarks.stage import Stage, Worker, plain_model
 from nacl.bindings import crypto_sign_open
 from pydantic_settings import BaseSettings
 
+from benchmarks.harness import Answer, Goal, check, cpu, directory, main, ratio, rounds, take_turns
+from benchmarks.stage import Stage, Worker, plain_model
 from tars_settings.core.delta import DeltaBody
 from tars_settings.core.wire import Envelope, pae
 
@@ -31,12 +31,12 @@ def measure(full: bool) -> Answer:
     answer = Answer(
         "one_change",
         "One change, work in the worker",
-        f"processor time for one delta, a model of {FIELDS} fields; storing it comes after the swap and is measured apart",
+        f"processor time for one delta, a model of {FIELDS} fields; storing comes later and is apart",
     )
     with directory() as there:
         stage = Stage(there / "fleet", "mqtt://127.0.0.1:1", FIELDS)
         worker = Worker(stage, FIELDS)
-        bare = Bare(stage)
+        bare = Bare(stage.fleet.writer.public, stage.fleet.id)
         dotenv = there / ".env"
         dotenv.write_text("".join(f"BENCH_K{n:05d}=8\n" for n in range(FIELDS)))
         values = itertools.count(1000)
@@ -76,9 +76,9 @@ NOTE = ""
 class Bare:
     """The floor: the same steps with nothing around them. It trusts form, names, grants and order blindly."""
 
-    def __init__(self, stage: Stage) -> None:
-        self._public = stage.fleet.writer.public
-        self._fleet = stage.fleet.id
+    def __init__(self, public: bytes, fleet: str) -> None:
+        self._public = public
+        self._fleet = fleet
         self._envelopes = msgspec.json.Decoder(Envelope)
         self._bodies = msgspec.json.Decoder(DeltaBody)
         self._winners: dict[str, tuple[Any, Any]] = {}

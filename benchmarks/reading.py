@@ -14,11 +14,11 @@ import timeit
 from types import SimpleNamespace
 from typing import Any
 
-from benchmarks.harness import Answer, Goal, check, directory, main, ratio, rounds, take_turns
-from benchmarks.stage import Stage, model, mosquitto
 from pydantic import ConfigDict, create_model
 
 import tars_settings
+from benchmarks.harness import Answer, Goal, check, directory, main, ratio, rounds, take_turns
+from benchmarks.stage import Stage, model, mosquitto
 
 LOOPS = 50_000
 OURS, FLOOR = "live.current.x", "frozen_model.x"

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import check
+from msgspec import UNSET
 from paho.mqtt.client import Client, MQTTMessageInfo
 from paho.mqtt.enums import CallbackAPIVersion
 from pydantic import BaseModel, Field, create_model
 
+from benchmarks.harness import check
 from tars_settings import Settings, SettingsConfigDict
 from tars_settings.adapters.clock import SystemClock
 from tars_settings.adapters.replica import SqliteReplica
@@ -33,7 +34,7 @@ from tars_settings.core.head import (
 from tars_settings.core.records import DeltaRow, IndexRow, Row, SegmentRow
 from tars_settings.core.session import Received
 from tars_settings.core.topics import IndexTopic, KeyTopic, SegmentTopic, Topics, TrustTopic
-from tars_settings.core.wire import Raw, decode_single, digest_of, encode, pae
+from tars_settings.core.wire import Raw, claimed_digest, decode_single, digest_of, encode, pae
 from tars_settings.gossip.replicator import Replicator
 from tars_settings.schema import schema_hash, schema_of
 from tars_settings.settings import SnapshotBuilder
@@ -54,6 +55,7 @@ class Stage:
         self.fleet = TestFleet(directory, broker)
         self.keys = keys
         self.epoch = 0
+        self._newest: dict[str, str] = {}
         self.deltas = [self.delta(f"k{n:05d}", n) for n in range(keys)]
         self.segments = dict(enumerate(_packed(self.deltas), 1))
         self.index = self._index()
@@ -66,12 +68,14 @@ class Stage:
             1,
             self.epoch,
             1,
-            (Assignment(key, set=value),),
+            (Assignment(key, set=value, over=self._newest.get(key, UNSET)),),
             at="2026-01-01T12:00:00Z",
             by="ops@bench",
             reason="bench",
         )
-        return self.fleet.writer.sign("delta", self.fleet.id, encode(body))
+        raw = self.fleet.writer.sign("delta", self.fleet.id, encode(body))
+        self._newest[key] = claimed_digest("delta", self.fleet.id, raw).hex()
+        return raw
 
     def topic(self, key: str) -> str:
         """Return a key's topic."""
@@ -100,7 +104,7 @@ class Stage:
 def replica_of(stage: Stage, member: str) -> None:
     """Put a fleet's state into a member's replica, as a join that was left does."""
     kid, fleet = stage.fleet.writer.kid, stage.fleet
-    fleet._found(member)  # noqa: SLF001
+    fleet._found(member)
     rows: list[Row] = [DeltaRow(SERVICE, parse_delta(raw, fleet.id)[1].stamp.digest, raw) for raw in stage.deltas]
     index = index_of(decode_single(stage.index), stage.index, digest_of(pae("head", fleet.id, kid, _body(stage.index))))
     rows.append(IndexRow(SERVICE, kid, index.body.counter, index.digest, stage.index))
@@ -185,7 +189,7 @@ class Worker:
         self.follower.begin()
         for topic, raw in stage.head().items():
             self.take(topic, raw)
-        self.agent._finish_burst()  # noqa: SLF001
+        self.agent._finish_burst()
         self.swaps = 0
 
     def _on_swap(self, snapshot: Any, epoch: int) -> None:
@@ -199,13 +203,13 @@ class Worker:
     def receive(self, raw: bytes, topic: str) -> None:
         """Take a message in that is a burst of its own, to the swap and what follows it."""
         self.agent.feed(Received(topic, raw, retain=True))
-        self.agent._finish_burst()  # noqa: SLF001
+        self.agent._finish_burst()
 
 
 class NoReplica:
     """A disk that costs nothing."""
 
-    def load(self, scopes: object = None) -> list[Row]:
+    def load(self, scopes: object = None) -> list[Row]:  # noqa: ARG002
         """Return nothing."""
         return []
 
