@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
@@ -44,7 +43,8 @@ class _Scope:
     __slots__ = ("candidates", "digests", "highest", "live", "winners")
 
     def __init__(self) -> None:
-        self.candidates: dict[str, dict[str, list[Delta]]] = {}
+        # By key, of all writers, in stamp order. A tuple: most keys have one, and there may be ten thousand.
+        self.candidates: dict[str, tuple[Delta, ...]] = {}
         self.winners: dict[str, Register] = {}
         self.digests: dict[bytes, Delta] = {}
         self.highest = (0, 0)
@@ -73,13 +73,18 @@ class Registers:
         return Outcome.APPLIED if any(won) else Outcome.SUPERSEDED
 
     def _merge(self, held: _Scope, item: Assignment, delta: Delta, pushed_out: list[Delta]) -> bool:
-        candidates = held.candidates.setdefault(item.key, {}).setdefault(delta.stamp.kid, [])
-        before = candidates[-1] if candidates else None
-        insort(candidates, delta, key=lambda one: one.stamp)
-        if candidates[-1] is delta:
-            self._count_live(held, delta, before)
-        if len(candidates) > KEPT:
-            pushed_out.append(candidates.pop(0))
+        others = held.candidates.get(item.key, ())
+        mine = [one for one in others if one.stamp.kid == delta.stamp.kid] if others else []
+        if not mine or mine[-1].stamp < delta.stamp:
+            self._count_live(held, delta, mine[-1] if mine else None)
+        kept = [*others, delta]
+        if others and others[-1].stamp > delta.stamp:
+            kept.sort(key=_stamp_of)
+        if len(mine) >= KEPT:
+            oldest = mine[0] if mine[0].stamp < delta.stamp else delta
+            pushed_out.append(oldest)
+            kept.remove(oldest)
+        held.candidates[item.key] = tuple(kept)
         winner = held.winners.get(item.key)
         if winner is not None and winner.delta.stamp >= delta.stamp:
             return False
@@ -98,8 +103,7 @@ class Registers:
                 del live[before.stamp.digest]
 
     def _forget(self, held: _Scope, delta: Delta) -> None:
-        kid = delta.stamp.kid
-        if any(delta in held.candidates.get(item.key, {}).get(kid, ()) for item in delta.body.assign):
+        if any(delta in held.candidates.get(item.key, ()) for item in delta.body.assign):
             return
         if held.digests.pop(delta.stamp.digest, None) is not None:
             self._forgotten.append(delta)
@@ -176,11 +180,12 @@ class Registers:
     def rivals(self, delta: Delta, item: Assignment) -> tuple[Delta, ...]:
         """Return the other deltas that are kept of a key and name the same as what they replace there."""
         held = self._scopes.get(delta.scope)
-        candidates = {} if held is None else held.candidates.get(item.key, {})
+        candidates = () if held is None else held.candidates.get(item.key, ())
+        if len(candidates) < 2:
+            return ()
         return tuple(
             other
-            for kept in candidates.values()
-            for other in kept
+            for other in candidates
             if other is not delta and (claim := other.assignment(item.key)) is not None and claim.over == item.over
         )
 
@@ -199,6 +204,10 @@ class Registers:
 
 def _stamp(register: Register) -> Stamp:
     return register.delta.stamp
+
+
+def _stamp_of(delta: Delta) -> Stamp:
+    return delta.stamp
 
 
 def effective(registers: Iterable[Register]) -> tuple[Register, ...]:

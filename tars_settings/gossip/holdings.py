@@ -228,7 +228,8 @@ class Holdings:
         held = self.registers.delta(scope, digest)
         if held is None or held.raw != payload:
             self._merge_unproven(payload, scope, kid, way)
-        return digest
+            held = self.registers.delta(scope, digest)
+        return digest if held is None else held.stamp.digest  # one object for both
 
     def _merge_unproven(self, payload: bytes, scope: str, kid: str, way: Way) -> None:
         try:

@@ -369,6 +369,8 @@ class Said(msgspec.Struct, frozen=True):
         return [(scope, self._of_scope(scope, winners, left_out)) for scope, winners in scopes]
 
     def _of_scope(self, scope: str, winners: tuple[Register, ...], left_out: Collection[bytes]) -> tuple[Register, ...]:
+        if not left_out:
+            return winners
         refused = {one.delta.stamp.digest: one.delta for one in winners if one.delta.stamp.digest in left_out}
         if not refused:
             return winners
