@@ -79,7 +79,8 @@ class Folder:
         unknown: dict[str, None] = {}
         sealed: dict[bytes, tuple[Placed, str]] = {}
         for scope, held_now in scopes:
-            registers = frozenset(held_now)
+            ordered = tuple(held_now)
+            registers = frozenset(ordered)
             flat = self._flat.get(scope)
             if flat is not None and flat.take(registers, self._path_of):
                 placed += flat.placed.values()
@@ -89,7 +90,7 @@ class Folder:
             layer: State = {}
             placed_here: list[Placed] = []
             unknown_here: dict[str, None] = {}
-            for register in standing(registers):
+            for register in standing(ordered):
                 self._fold_one(scope, register, layer, placed_here, unknown_here, sealed)
             placed += placed_here
             unknown.update(unknown_here)
@@ -208,7 +209,7 @@ class _Flat:
         """Return whether this is now what *registers* say. Where it is not, it is what it was."""
         if registers == self._registers:
             return True
-        fresh = sorted(registers - self._registers, key=_stamp)
+        fresh = sorted(registers - self._registers, key=_place)
         if not fresh or not self._is_continued_by(fresh, self._registers - registers):
             return False
         self._registers = registers
@@ -343,6 +344,12 @@ def _above(key: str) -> Iterator[str]:
 
 def _stamp(register: Register) -> Any:
     return register.delta.stamp
+
+
+def _place(register: Register) -> Any:
+    """Return what orders registers as their writers did: by stamp, and within a delta as it says them."""
+    said = register.delta.body.assign
+    return register.delta.stamp, next(n for n, one in enumerate(said) if one.key == register.key)
 
 
 class Said(msgspec.Struct, frozen=True):
