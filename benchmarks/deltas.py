@@ -52,14 +52,25 @@ def measure(full: bool) -> Answer:
     question = "deltas applied per second and core, stored"
     best = ratio(samples, _name(1000), VERIFY) * 100
     answer.goals += [
-        Goal(question, "bursts of 1,000 against libsodium's verify rate", best, 85.0, at_most=False, unit="%"),
+        Goal(question, "bursts of 1,000 against libsodium's verify rate", best, 85.0,
+             at_most=False, unit="%", note=BEST),
         Goal(question, "what a second thread adds to verifying", (ratio(threads, "two", "one") - 1) * 100, 60.0,
-             at_most=False, unit="%"),
+             at_most=False, unit="%", note=THREADS),
     ]  # fmt: skip
     line = [answer_of(answer, _name(burst)) for burst in BURSTS]
     x = [*map(float, BURSTS)]
     answer.curves.append(Curve("Deltas applied and stored", "deltas in a burst", "a second", x, {"ours": line}))
     return answer
+
+
+BEST = (
+    "A burst is one validation, one swap and one transaction; what is left for each delta is strict decoding, its place"
+    " in the registers, its row in SQLite, and the notice of it. 85 % would leave 11 us for all of that."
+)
+THREADS = (
+    "Checking lets go of the interpreter, so that a second thread can have the other core where it is free. The"
+    " library checks in one thread: a worker waits for one signature, its index's; the others come behind readiness."
+)
 
 
 def _name(burst: int) -> str:

@@ -191,8 +191,8 @@ REPORTS = (
 )
 STAMPEDE = (
     "A million workers that start at once without replicas read an index and its segments, 33 KB for a hundred keys: 33"
-    " GB. Full jitter spreads that over half a minute, and forty brokers over 28 MB/s each; with replicas it is the index"
-    " alone, 1 KB."
+    " GB. Full jitter spreads that over half a minute, and forty brokers over 28 MB/s each; with replicas it is the"
+    " index alone, 1 KB."
 )
 SCOPES_SPLIT = (
     "What is not constant is a scope's size: above about a thousand keys a change costs more with each key (the view of"

@@ -65,12 +65,21 @@ def measure(full: bool) -> Answer:
     answer.goals += [
         Goal("one change, work in the worker", f"{OURS} against {FLOOR}", ratio(samples, OURS, FLOOR), 1.25, note=NOTE),
         Goal("one change, work in the worker", "how much faster than rebuilding BaseSettings()",
-             ratio(samples, REBUILD, OURS), 50.0, at_most=False),
+             ratio(samples, REBUILD, OURS), 50.0, at_most=False, note=REBUILD_NOTE),
     ]  # fmt: skip
     return answer
 
 
-NOTE = ""
+NOTE = (
+    "The bare steps trust the bytes: they check no canonical form, no names, grants or order, keep no second best for"
+    " the day a key is stolen, tell nobody, and cannot say where a value came from. It was 4.2 x: the fold of a scope"
+    " goes on from the last one, views are gathered when asked, a first difference ends the comparison, and nothing is"
+    " hashed against a list of bad payloads that is empty. What is left is spread thin: strict decoding and digests 13"
+    " us, registers and notices 30, the fold and its provenance 25, composing, freezing and comparing 15, the loop 15."
+)
+
+
+REBUILD_NOTE = "The bare steps themselves are not 100 x faster, since checking a signature is most of them."
 
 
 class Bare:
