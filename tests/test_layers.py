@@ -21,7 +21,7 @@ BREACHES = {
     "sqlite3 has two doors": ("adapters/lkg.py", "import sqlite3"),
     "diskcache has one door": ("adapters/replica.py", "import diskcache"),
     "PyNaCl has one door": ("trust/keys.py", "import nacl.signing"),
-    "msgspec is where values are declared": ("settings/__init__.py", "import msgspec"),
+    "msgspec is where values are declared": ("adapters/clock.py", "import msgspec"),
     "pydantic stays on the pydantic side": ("adapters/memory.py", "import pydantic"),
     "the looks of the command line stay there": ("testing/__init__.py", "import rich"),
     "nothing imports the command line": ("__init__.py", "import tars_settings.cli"),

@@ -297,7 +297,58 @@ class _Asked:
     granted: bool = True
 
 
+class _Buffered:
+    """A socket that is read in large pieces. paho asks for one byte, then another, then the rest of each packet.
+
+    Each ``recv`` lets go of the interpreter, and in a process that is busy in Python waits a switch interval (5 ms) to
+    have it back. So one call to the system serves all packets that are there. Everything else is the socket's own.
+    """
+
+    _AT_ONCE: Final = 65536
+
+    def __init__(self, inner: Any) -> None:
+        self._socket = inner
+        self._held = memoryview(b"")
+        self._is_dry = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def holds(self) -> bool:
+        """Return whether bytes wait here, that a selector cannot see."""
+        return len(self._held) > 0
+
+    def look_again(self) -> None:
+        """Ask the system once more from now on: a selector said that something is there."""
+        self._is_dry = False
+
+    def _has_decrypted(self) -> bool:
+        return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
+
+    def recv(self, size: int) -> bytes:
+        """Return up to *size* bytes.
+
+        Raises:
+            BlockingIOError: nothing is there.
+        """
+        if not self._held:
+            if self._is_dry:
+                raise BlockingIOError
+            piece = self._socket.recv(self._AT_ONCE)
+            # Less than was asked for is all there was (TLS gives a record at a time); what comes meanwhile is the
+            # selector's to see.
+            self._is_dry = 0 < len(piece) < self._AT_ONCE and not self._has_decrypted()
+            self._held = memoryview(piece)
+        given = bytes(self._held[:size])
+        self._held = self._held[size:]
+        return given
+
+
 class _Client(Client):
+    def _create_socket(self) -> Any:
+        made = super()._create_socket()
+        return made if self._transport == "websockets" else _Buffered(made)
+
     def __del__(self) -> None:
         # paho's own takes locks that a forked child may find held for ever; the session closes the socket itself.
         pass
@@ -326,6 +377,7 @@ class _Session:
         self._client = self._new_client(will)
         self._socket: Any = None  # a socket, an SSL socket, or paho's websocket around one of them
         self._raw: Any = None
+        self._buffer: _Buffered | None = None
         self._tcp = False
 
     # --- life ------------------------------------------------------------------------------------------------------
@@ -385,6 +437,7 @@ class _Session:
             raise BrokerUnreachableError(f"{address} can't be reached: {str(error) or type(error).__name__}") from error
         self._socket = self._client.socket()
         self._raw = getattr(self._socket, "_socket", self._socket)
+        self._buffer = self._socket if isinstance(self._socket, _Buffered) else None
         self._tune()
 
     def _connect_properties(self) -> Properties | None:
@@ -451,8 +504,13 @@ class _Session:
         return -1 if self.ended or self._socket is None else int(self._socket.fileno())
 
     def pending(self) -> bool:
-        """Return whether TLS holds decrypted bytes."""
-        return not self.ended and isinstance(self._raw, ssl.SSLSocket) and self._raw.pending() > 0
+        """Return whether bytes wait that a selector cannot see: read already, or decrypted by TLS."""
+        if self.ended:
+            return False
+        return self._is_buffered() or (isinstance(self._raw, ssl.SSLSocket) and self._raw.pending() > 0)
+
+    def _is_buffered(self) -> bool:
+        return self._buffer is not None and self._buffer.holds()
 
     def wants_write(self) -> bool:
         """Return whether packets wait."""
@@ -463,6 +521,8 @@ class _Session:
         if self.ended:
             return
         self._guarded(self._quickack)
+        if self._buffer is not None:
+            self._buffer.look_again()
         for _ in range(_PACKETS_A_READ):
             before = len(self._events)
             self._guarded(self._client.loop_read)

@@ -7,7 +7,7 @@ import os
 import platform
 import socket
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Generic, Literal, TypeVar
 
 import msgspec
@@ -415,7 +415,8 @@ class Follower(Generic[T]):
             self.report()
 
     def report(self, state: State | None = None) -> None:
-        """Publish a report now, and the next regular one in about ten minutes."""
+        """Publish a report now, and the next regular one in about ten minutes; what it tells of is stored before."""
+        self._agent.store()
         self._report_s = float("inf")
         self._reported_s = self._agent.clock.now_s()
         self._agent.publish(self._presence_topic, encode_presence(self.presence(state)))
@@ -439,20 +440,26 @@ class Follower(Generic[T]):
     def _lkg_soon(self) -> None:
         if self._lkg is None:
             return
-        used = frozenset(
-            delta.stamp.digest + (b"on trial" if self._trials.is_running(delta) else b"") for delta in self.built.used
-        )
-        if used != self._on_probation:
-            self._on_probation = used
-            self._agent.later(self._lkg.probation_s, lambda: self._end_probation(used))
         if not self._lkg_waits:
             self._lkg_waits = True
             self._agent.later(LKG_WITHIN_S, self._write_lkg)
 
     def _write_lkg(self, *, proven: bool = False) -> None:
         self._lkg_waits = False
-        if self._lkg is not None:
-            self._lkg.write(self.built.used, proven=proven)
+        if self._lkg is None:
+            return
+        used = self.built.used
+        self._begin_probation(used)
+        self._lkg.write(used, proven=proven)
+
+    def _begin_probation(self, deltas: Iterable[Delta]) -> None:
+        # Once for a burst of changes: gathering what a snapshot rests on costs more than a change.
+        used = frozenset(
+            delta.stamp.digest + (b"on trial" if self._trials.is_running(delta) else b"") for delta in deltas
+        )
+        if self._lkg is not None and used != self._on_probation:
+            self._on_probation = used
+            self._agent.later(self._lkg.probation_s, lambda: self._end_probation(used))
 
     def _end_probation(self, used: frozenset[bytes]) -> None:
         if used == self._on_probation:

@@ -57,6 +57,7 @@ BACKOFF_FIRST_S: Final = 0.5
 BACKOFF_MOST_S: Final = 30.0
 UNSUITABLE_PAUSE_S: Final = 60.0
 STOP_WITHIN_S: Final = 5.0
+STORE_WITHIN_S: Final = 0.25
 DEAF_BATCHES: Final = 2
 MOST_DEAF_SESSIONS: Final = 3
 HEARING_S: Final = 60.0
@@ -114,6 +115,7 @@ class Agent:
         self._audit = AuditTrail(replicator.peer, self.record, clock.wall, clock.token(4).hex())
         # What waits to be written, by identity: True to put the row, False to drop it. The last word on a row counts.
         self._unwritten: dict[tuple[Any, ...], tuple[Row, bool]] = {}
+        self._store_waits = False
         self._stopping = False
         self._has_will = False
         self._deaf_sessions = 0
@@ -517,6 +519,23 @@ class Agent:
             for listener in tuple(self._listeners):
                 listener.on_burst(notices)
             self._audit.on_burst(notices, self.clock.now_s(), loading=loading)
+        self._store_when_due()
+
+    def _store_when_due(self) -> None:
+        """Store what a burst brought; while catching up, a little later and at once with what comes next.
+
+        A join is a handful of round trips, and each transaction waits for the disk: the trust document's is the only
+        one that must come before what rests on it.
+        """
+        if not self._unwritten or not (self.connected and self.replicator.is_catching_up):
+            self._store()
+        elif not self._store_waits:
+            self._store_waits = True
+            self.later(STORE_WITHIN_S, self.store)
+
+    def store(self) -> None:
+        """Write what waits, now: before anybody is told that it was applied."""
+        self._store_waits = False
         self._store()
 
     def _count(self, notice: Notice) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from tars_settings.core.delta import Delta
 from tars_settings.core.question import Fit, QuestionBody
 from tars_settings.core.register import FleetView
-from tars_settings.settings.live import SnapshotBuilder, Trial
+from tars_settings.settings.live import Rehearsal, SnapshotBuilder
 
 _log: Final = logging.getLogger("tars_settings.agent")
 
@@ -26,21 +26,21 @@ def tell_fit(
     if not isinstance(body.propose, tuple):
         return None
     try:
-        trial = builder.trial(view, body.scope, body.propose)
+        rehearsal = builder.rehearse(view, body.scope, body.propose)
     except Exception as error:  # noqa: BLE001 - a user's validator may raise anything, and was only asked
         _log.warning("a proposal made the model raise %s", type(error).__name__)
         return Fit("refused", f"the model raised {type(error).__name__}")
-    return _fit(trial, {delta.stamp.digest for delta in refused_now})
+    return _fit(rehearsal, {delta.stamp.digest for delta in refused_now})
 
 
-def _fit(trial: Trial, refused_now: Collection[bytes]) -> Fit:
-    own = [one for one in trial.refused if one.delta is trial.own]
-    others = [one for one in trial.refused if one.delta is not trial.own and one.delta.stamp.digest not in refused_now]
+def _fit(rehearsal: Rehearsal, refused_now: Collection[bytes]) -> Fit:
+    own = [one for one in rehearsal.refused if one.delta is rehearsal.own]
+    others = [one for one in rehearsal.refused if one not in own and one.delta.stamp.digest not in refused_now]
     messages = [one.message for one in own]
     messages += [f"{one.delta.scope} epoch {one.delta.stamp.epoch} would be refused: {one.message}" for one in others]
-    messages += [trial.failure] if trial.failure else []
+    messages += [rehearsal.failure] if rehearsal.failure else []
     keys = tuple(key for one in own for key in one.keys)
     if messages:
-        return Fit("refused", "; ".join(messages)[:MAX_MESSAGE], keys, dict(trial.shadowed))
-    unknown = f"the model does not have {', '.join(trial.unknown)}" if trial.unknown else ""
-    return Fit("fits", unknown[:MAX_MESSAGE], trial.unknown, dict(trial.shadowed))
+        return Fit("refused", "; ".join(messages)[:MAX_MESSAGE], keys, dict(rehearsal.shadowed))
+    unknown = f"the model does not have {', '.join(rehearsal.unknown)}" if rehearsal.unknown else ""
+    return Fit("fits", unknown[:MAX_MESSAGE], rehearsal.unknown, dict(rehearsal.shadowed))

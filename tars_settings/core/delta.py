@@ -2,14 +2,18 @@
 
 A delta carries 1 to 64 assignments to distinct keys of one scope. It is published whole on the topic of every key that
 it touches, so whichever copy arrives first carries all of it: a push is visible whole or not at all.
+
+They are kept by the ten thousand and hold trees of JSON only, so no cycle: the collector need not look at them.
 """
 
 from __future__ import annotations
 
+import functools
 from itertools import pairwise
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from tars_settings.core.names import is_key, is_scope, overlap
 from tars_settings.core.stamp import MAX_EPOCH, MAX_GEN, Stamp
@@ -44,7 +48,7 @@ class Ciphertext(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ct: Annotated[bytes, msgspec.Meta(min_length=28)]
 
 
-class Assignment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Assignment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """Sets or unsets one key: exactly one of ``set``, ``secret`` and ``unset`` is there.
 
     ``over`` is the digest of the delta that held the key when the writer looked, in hex.
@@ -81,7 +85,7 @@ class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     canary: Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{32})?\Z")] = ""
 
 
-class DeltaBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class DeltaBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """What is signed. ``at`` (UTC, RFC 3339), ``by`` and ``reason`` are for people and take no part in any rule.
 
     ``cosig`` is the last field: what its cosigners signed is everything before it (:func:`uncosigned`).
@@ -106,7 +110,7 @@ class DeltaBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
             msgspec.structs.force_setattr(self, "cosig", ())
 
 
-class Delta(msgspec.Struct, frozen=True, eq=False):
+class Delta(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A delta as received: its order, its content, and the exact bytes that carry it.
 
     Its form was checked; who signed it, and whether he may, was not (that is trust's verdict).
@@ -163,7 +167,19 @@ def delta_of(envelope: Envelope, payload: bytes, fleet: str) -> Delta:
     raw_body = bytes(envelope.body)
     body = read_delta_body(raw_body)
     digest = digest_of(pae("delta", fleet, envelope.kid, raw_body))
-    return Delta(Stamp(body.gen, body.epoch, envelope.kid, digest), body, payload)
+    _share_texts(body)
+    return Delta(Stamp(body.gen, body.epoch, _shared(envelope.kid), digest), body, payload)
+
+
+def _share_texts(body: DeltaBody) -> None:
+    """Hold texts that deltas have in common once: writer, scope and reason were a quarter of what a key took."""
+    for name in ("scope", "at", "by", "reason"):
+        force_setattr(body, name, _shared(getattr(body, name)))
+
+
+@functools.lru_cache(maxsize=4096)
+def _shared(text: str) -> str:
+    return text
 
 
 def read_delta_body(raw_body: bytes) -> DeltaBody:
@@ -219,6 +235,8 @@ def check_assignments(assign: tuple[Assignment, ...], *, what: str) -> None:
     """
     for item in assign:
         _check_assignment(item, what)
+    if len(assign) < 2:
+        return
     keys = sorted((item.key for item in assign), key=lambda key: key.split("."))
     # Sorted by segments, whatever lies below a key follows it at once: neighbours suffice.
     if any(overlap(first, second) for first, second in pairwise(keys)):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
@@ -18,6 +17,7 @@ from typing import Final
 import msgspec
 
 from tars_settings.core.delta import Assignment, Delta
+from tars_settings.core.stamp import Stamp
 
 KEPT: Final = 3
 """Valid deltas kept per (scope, key, writer)."""
@@ -31,7 +31,7 @@ class Outcome(enum.Enum):
     SUPERSEDED = "superseded"
 
 
-class Register(msgspec.Struct, frozen=True, eq=False):
+class Register(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A key's winner: an assignment and the delta that carries it.
 
     ``undone``: the delta's trial is over, and the assignment is the one that ends it.
@@ -47,7 +47,8 @@ class _Scope:
     __slots__ = ("candidates", "digests", "highest", "live", "winners")
 
     def __init__(self) -> None:
-        self.candidates: dict[str, dict[str, list[Delta]]] = {}
+        # By key, of all writers, in stamp order. A tuple: most keys have one, and there may be ten thousand.
+        self.candidates: dict[str, tuple[Delta, ...]] = {}
         self.winners: dict[str, Register] = {}
         self.digests: dict[bytes, Delta] = {}
         self.highest = (0, 0)
@@ -76,16 +77,23 @@ class Registers:
         return Outcome.APPLIED if any(won) else Outcome.SUPERSEDED
 
     def _merge(self, held: _Scope, item: Assignment, delta: Delta, pushed_out: list[Delta]) -> bool:
-        candidates = held.candidates.setdefault(item.key, {}).setdefault(delta.stamp.kid, [])
-        before = candidates[-1] if candidates else None
-        insort(candidates, delta, key=lambda one: one.stamp)
-        if candidates[-1] is delta:
-            self._count_live(held, delta, before)
-        if len(candidates) > KEPT:
-            pushed_out.append(candidates.pop(0))
+        others = held.candidates.get(item.key, ())
+        mine = [one for one in others if one.stamp.kid == delta.stamp.kid] if others else []
+        if not mine or mine[-1].stamp < delta.stamp:
+            self._count_live(held, delta, mine[-1] if mine else None)
+        kept = [*others, delta]
+        if others and others[-1].stamp > delta.stamp:
+            kept.sort(key=_stamp_of)
+        if len(mine) >= KEPT:
+            oldest = mine[0] if mine[0].stamp < delta.stamp else delta
+            pushed_out.append(oldest)
+            kept.remove(oldest)
+        held.candidates[item.key] = tuple(kept)
         winner = held.winners.get(item.key)
         if winner is not None and winner.delta.stamp >= delta.stamp:
             return False
+        # The newest comes last: whoever sorts by stamp finds it sorted.
+        held.winners.pop(item.key, None)
         held.winners[item.key] = Register(item.key, item, delta)
         return True
 
@@ -99,8 +107,7 @@ class Registers:
                 del live[before.stamp.digest]
 
     def _forget(self, held: _Scope, delta: Delta) -> None:
-        kid = delta.stamp.kid
-        if any(delta in held.candidates.get(item.key, {}).get(kid, ()) for item in delta.body.assign):
+        if any(delta in held.candidates.get(item.key, ()) for item in delta.body.assign):
             return
         if held.digests.pop(delta.stamp.digest, None) is not None:
             self._forgotten.append(delta)
@@ -146,6 +153,11 @@ class Registers:
         held = self._scopes.get(scope)
         return {} if held is None else dict(held.winners)
 
+    def winning(self, scope: str) -> tuple[Register, ...]:
+        """Return the winners of a scope, tombstones too, those that changed last at the end."""
+        held = self._scopes.get(scope)
+        return () if held is None else tuple(held.winners.values())
+
     def delta(self, scope: str, digest: bytes) -> Delta | None:
         """Return the held delta with this digest."""
         held = self._scopes.get(scope)
@@ -176,11 +188,12 @@ class Registers:
     def rivals(self, delta: Delta, item: Assignment) -> tuple[Delta, ...]:
         """Return the other deltas that are kept of a key and name the same as what they replace there."""
         held = self._scopes.get(delta.scope)
-        candidates = {} if held is None else held.candidates.get(item.key, {})
+        candidates = () if held is None else held.candidates.get(item.key, ())
+        if len(candidates) < 2:
+            return ()
         return tuple(
             other
-            for kept in candidates.values()
-            for other in kept
+            for other in candidates
             if other is not delta and (claim := other.assignment(item.key)) is not None and claim.over == item.over
         )
 
@@ -197,12 +210,20 @@ class Registers:
         return state.hexdigest()
 
 
+def _stamp(register: Register) -> Stamp:
+    return register.delta.stamp
+
+
+def _stamp_of(delta: Delta) -> Stamp:
+    return delta.stamp
+
+
 def effective(registers: Iterable[Register]) -> tuple[Register, ...]:
     """Return what a scope says, in stamp order: sets that no newer set or unset of a key above or of the key covers.
 
     Setting a whole nested model replaces, and unsetting removes, everything at and below its key that is older.
     """
-    ordered = sorted(registers, key=lambda one: one.delta.stamp)
+    ordered = sorted(registers, key=_stamp)
     newest = {register.key: register for register in ordered}
     standing = (register for register in ordered if newest[register.key] is register)
     return tuple(one for one in standing if not one.assignment.unset and not _is_covered(one, newest))
@@ -245,14 +266,24 @@ def _used(winners: Iterable[Register], is_undone: IsUndone) -> tuple[Register, .
 
 
 class ScopeView(msgspec.Struct, frozen=True, eq=False):
-    """What one scope says: its effective registers in stamp order.
+    """What one scope says: all of its winners, tombstones and covered ones too.
 
-    ``winners`` are all of its winners, tombstones and covered ones too: whoever leaves a delta out needs what it hid.
+    Whoever leaves a delta out needs what it hid.
     """
 
     scope: str
-    registers: tuple[Register, ...]
     winners: tuple[Register, ...] = ()
+
+    @property
+    def registers(self) -> tuple[Register, ...]:
+        """The effective ones of them in stamp order; computed each time, which a change does not pay for."""
+        return effective(self.winners)
+
+    @property
+    def says_anything(self) -> bool:
+        """Whether any of them is effective."""
+        # Nothing lies above a key of one segment: most often the first look decides.
+        return any("." not in one.key and not one.assignment.unset for one in self.winners) or bool(self.registers)
 
 
 class FleetView(msgspec.Struct, frozen=True, eq=False):
@@ -264,8 +295,8 @@ class FleetView(msgspec.Struct, frozen=True, eq=False):
     @classmethod
     def of(cls, registers: Registers, scopes: Iterable[str], is_undone: IsUndone = nothing_tried) -> FleetView:
         """Return the view of *scopes*, lowest precedence first; of trials what *is_undone* leaves, by default none."""
-        held = [(scope, _used(registers.winners(scope).values(), is_undone)) for scope in scopes]
-        return cls(tuple(ScopeView(scope, effective(winners), winners) for scope, winners in held), is_undone)
+        held = [(scope, _used(registers.winning(scope), is_undone)) for scope in scopes]
+        return cls(tuple(ScopeView(scope, winners) for scope, winners in held), is_undone)
 
     def deltas(self) -> tuple[Delta, ...]:
         """Return the deltas that the view rests on, each once."""

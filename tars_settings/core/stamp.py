@@ -12,7 +12,7 @@ MAX_EPOCH_JUMP: Final = 2**20
 """A writer refuses a larger step (a reader only raises an alarm, or a fresh peer could never catch up)."""
 
 
-class Stamp(msgspec.Struct, frozen=True, order=True):
+class Stamp(msgspec.Struct, frozen=True, order=True, gc=False):
     """Who wrote when. The larger stamp wins; no two different deltas share one.
 
     (epoch, kid) alone is no total order: one writer's key on two hosts signs two deltas with one epoch, so the digest

@@ -48,7 +48,7 @@ class Cosignature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sig: Signature
 
 
-class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """Signed bytes, and who signed them.
 
     ``body`` is the exact JSON that was signed. ``cosig`` holds further signatures over the same encoding (thresholds).

@@ -115,6 +115,11 @@ class Holdings:
         """Return a writer's head in a scope, empty where nothing is held."""
         return self.heads.of(scope, kid)
 
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether take_disturbed() would return a scope."""
+        return bool(self._disturbed)
+
     def take_disturbed(self) -> frozenset[str]:
         """Return, once, the scopes in which something became void other than by trust: they are to be fetched again."""
         disturbed, self._disturbed = frozenset(self._disturbed), set()
@@ -230,7 +235,8 @@ class Holdings:
         held = self.registers.delta(scope, digest)
         if held is None or held.raw != payload:
             self._merge_unproven(payload, scope, kid, way)
-        return digest
+            held = self.registers.delta(scope, digest)
+        return digest if held is None else held.stamp.digest  # one object for both
 
     def _merge_unproven(self, payload: bytes, scope: str, kid: str, way: Way) -> None:
         try:

@@ -69,7 +69,7 @@ class Peer(Holdings):
         """Merge the payload of a topic and return how it compares."""
         if payload and self._known(topic) == payload:
             return Standing.CURRENT
-        known_bad = self._bad.get(self._fingerprint(topic, payload))
+        known_bad = self._bad.get(self._fingerprint(topic, payload)) if len(self._bad) else None
         if known_bad is not None:
             self._emit(Rejected(self.topics.format(topic), *known_bad))
             return self._compare(topic, payload, known_bad[0])

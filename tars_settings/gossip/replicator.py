@@ -158,7 +158,8 @@ class Replicator:
                 self._on_offered(payloads)
             case Wake():
                 self._prove_slice()
-        self._on_disturbed()
+        if self.peer.is_disturbed:
+            self._on_disturbed()
         self._on_time(now_s)
         self._prober.pump(now_s)
         effects, self._effects = tuple(self._effects), []
@@ -194,6 +195,11 @@ class Replicator:
             return self._writing.highest_seen(scope)
         gen, epoch = self.peer.registers.highest(scope)
         return epoch if gen == self.peer.trust.gen else 0
+
+    @property
+    def is_catching_up(self) -> bool:
+        """Whether the first answer on a scope is outstanding, so that the next messages bring more of it."""
+        return any(not sync.caught_up for sync in self._syncs.values())
 
     def state_of(self, scope: str) -> str:
         """Return joining, ready or degraded."""

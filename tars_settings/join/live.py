@@ -61,13 +61,6 @@ class Live(Generic[T]):
         for hook in self._hooks:
             self._agent.board.add(hook)
 
-    def __getattr__(self, name: str) -> Any:
-        # Only reached when the attribute is not there: `current` is taken away in a forked child.
-        if name == "current" and self.__dict__.get("_forked"):
-            self._here()
-            return self.current
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
     def __repr__(self) -> str:
         state = "of the process before the fork" if self._forked else self._follower.state()
         return f"<Live {self._follower.service}@{self._follower.instance} {state}>"
@@ -264,6 +257,7 @@ class Live(Generic[T]):
             return
         self._forked = True
         self.__dict__.pop("current", None)
+        self.__class__ = _OfParent
         for feed in feeds:
             feed.forked(self._here)
         if self._callbacks:
@@ -281,10 +275,24 @@ class Live(Generic[T]):
                 joined = self._again()
                 self._adopt(joined)
                 self._forked = False
+                self.__class__ = Live
                 self._callbacks.revive()
                 self._on_swap(self.current, self._epoch())
                 self._begin(joined)
                 _log.info("%s: joined again in a forked process", self._follower.service)
+
+
+class _OfParent(Live[T]):
+    """What a live object is in a forked child until it is used there: ``current`` is not there, and asking rejoins.
+
+    A class of its own, since one with ``__getattr__`` makes every read of every attribute slower.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "current":
+            self._here()
+            return self.current
+        raise AttributeError(f"'Live' object has no attribute {name!r}")
 
 
 _lives: Final[weakref.WeakSet[Live[Any]]] = weakref.WeakSet()

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from types import UnionType
 from typing import Annotated, Any, Final, Union, get_args, get_origin
 
+import msgspec
 from pydantic import AliasChoices, AliasPath, BaseModel, Secret, SecretBytes, SecretStr
 from pydantic.fields import FieldInfo
 from typing_extensions import TypeAliasType, is_typeddict
@@ -21,8 +22,7 @@ _SECRETS: Final = (Secret, SecretStr, SecretBytes)
 _OPEN: Final = (Any, object, dict, Mapping)
 
 
-@dataclasses.dataclass(frozen=True)
-class FieldName:
+class FieldName(msgspec.Struct, frozen=True):
     """A field's declared name, its type, and the input names that its model takes, preferred one first.
 
     ``inputs`` is empty for a field that only an ``AliasPath`` reaches: nothing can set it by one name.

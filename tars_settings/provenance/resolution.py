@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final, Literal
+
+import msgspec
 
 from tars_settings.core.register import Register
 from tars_settings.trust.document import TrustDocument
@@ -18,8 +19,7 @@ Origin = Literal["replica", "last known good", "live", "none"]
 """Where fleet values came from."""
 
 
-@dataclass(frozen=True)
-class Placed:
+class Placed(msgspec.Struct, frozen=True):
     """A register of the fleet at its place in the model; ``path`` is made of the model's input names.
 
     ``value`` is decrypted where it was secret: it must not leave the process.
@@ -28,7 +28,10 @@ class Placed:
     scope: str
     path: tuple[str, ...]
     register: Register
-    value: Any = field(repr=False, default=None)
+    value: Any = None
+
+    def __repr__(self) -> str:
+        return f"<Placed {self.scope} {'.'.join(self.path)}>"
 
     @property
     def key(self) -> str:
@@ -46,8 +49,7 @@ class Placed:
         return self.register.assignment.unset
 
 
-@dataclass(frozen=True, eq=False)
-class Resolution:
+class Resolution(msgspec.Struct, frozen=True, eq=False):
     """How one instance came about.
 
     ``states`` maps the names of the chain's sources, highest first, to what they said; the fleet's own is among them.
@@ -56,12 +58,15 @@ class Resolution:
     """
 
     model: type
-    states: Mapping[str, Mapping[str, Any]] = field(repr=False)
+    states: Mapping[str, Mapping[str, Any]]
     chain: tuple[Any, ...] = ()
     fleet_source: str = "FleetSettingsSource"
     placed: tuple[Placed, ...] = ()
     origin: Origin = "none"
     document: TrustDocument | None = None
+
+    def __repr__(self) -> str:
+        return f"<Resolution of {self.model.__name__}, {self.origin}>"  # states hold secrets
 
 
 class _Registry:

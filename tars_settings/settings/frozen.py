@@ -19,6 +19,7 @@ M = TypeVar("M", bound=BaseModel)
 _twins: Final[weakref.WeakKeyDictionary[type, type]] = weakref.WeakKeyDictionary()
 _MARK: Final = "__tars_thawed__"
 _MAX_DEPTH: Final = 64
+_ATOMS: Final = frozenset({int, float, str, bool, bytes, type(None)})
 
 
 def freeze(instance: M) -> M:
@@ -40,7 +41,7 @@ def _freeze_model(model: BaseModel, depth: int) -> None:
         return
     fields = model.__dict__
     for name, value in fields.items():
-        if isinstance(value, (BaseModel, list, dict, set, tuple)):
+        if type(value) not in _ATOMS and isinstance(value, (BaseModel, list, dict, set, tuple)):
             fields[name] = _frozen(value, depth)
     extra = model.__pydantic_extra__
     if extra:

@@ -5,16 +5,16 @@ The environment is read once. A change costs the fleet's values and the model's 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
+import msgspec
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import BaseSettings
 
 from tars_settings.core.delta import Assignment, Delta, DeltaBody
 from tars_settings.core.names import check_service
-from tars_settings.core.register import FleetView, Register, ScopeView, effective
+from tars_settings.core.register import FleetView, Register, ScopeView
 from tars_settings.core.stamp import MAX_EPOCH, Stamp
 from tars_settings.errors import NoServiceError
 from tars_settings.provenance.explanation import shadowing
@@ -34,23 +34,26 @@ from tars_settings.trust.validity import VALID, judge
 S = TypeVar("S", bound=BaseSettings)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Built(Generic[S]):
+class Built(msgspec.Struct, Generic[S], frozen=True, eq=False):
     """A snapshot, and what became of the fleet's values in it.
 
-    ``used`` are the deltas it rests on, for the last known good values; ``shadowed`` maps keys of the fleet to the
-    source above that wins instead, in words.
+    ``placed`` is what the fleet said in it; ``shadowed`` maps keys of the fleet to the source above that wins instead,
+    in words.
     """
 
     snapshot: S
-    used: tuple[Delta, ...] = ()
+    placed: tuple[Placed, ...] = ()
     refused: tuple[Refused, ...] = ()
     unknown: tuple[str, ...] = ()
-    shadowed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    shadowed: Mapping[str, str] = {}  # msgspec copies an empty default
+
+    @property
+    def used(self) -> tuple[Delta, ...]:
+        """The deltas that it rests on; gathered when asked, since a change does not need them."""
+        return tuple({one.digest: one.register.delta for one in self.placed}.values())
 
 
-@dataclasses.dataclass(frozen=True)
-class Trial:
+class Rehearsal(msgspec.Struct, frozen=True, eq=False):
     """What a model would make of a proposal, which was applied nowhere.
 
     ``refused`` are all deltas that would be left out with it in force; ``own`` is the one that stands for the proposal.
@@ -60,7 +63,7 @@ class Trial:
     own: Delta
     refused: tuple[Refused, ...] = ()
     unknown: tuple[str, ...] = ()
-    shadowed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    shadowed: Mapping[str, str] = {}  # msgspec copies an empty default
     failure: str = ""
 
 
@@ -125,10 +128,9 @@ class SnapshotBuilder(Generic[S]):
         self._last_good.remember(said, {one.delta.stamp.digest for one in settled.refused})
         snapshot = self._same_or_new(settled.value)
         resolutions.put(snapshot, self._resolution(placed, origin))
-        used = tuple({one.digest: one.register.delta for one in placed}.values())
-        return Built(snapshot, used, settled.refused, settled.folded.unknown, self._shadowed(placed))
+        return Built(snapshot, placed, settled.refused, settled.folded.unknown, self._shadowed(placed))
 
-    def trial(self, view: FleetView, scope: str, assign: tuple[Assignment, ...]) -> Trial:
+    def rehearse(self, view: FleetView, scope: str, assign: tuple[Assignment, ...]) -> Rehearsal:
         """Return what would become of assignments to a scope if they were pushed next, over what the fleet says now.
 
         They are validated as :meth:`build` would, rules across fields too; nothing is swapped, remembered or kept.
@@ -147,11 +149,11 @@ class SnapshotBuilder(Generic[S]):
         unknown = tuple(key for key, steps in places.items() if steps is None)
         above = [key for key, steps in places.items() if steps is not None and steps[0].used in self._captured.above]
         shadows = {key: shadowing(self._resolution((), "live"), key) for key in above}
-        return Trial(own, refused, unknown, {key: by for key, by in shadows.items() if by is not None}, failure)
+        return Rehearsal(own, refused, unknown, {key: by for key, by in shadows.items() if by is not None}, failure)
 
     def _same_or_new(self, value: S) -> S:
         frozen = freeze(value)
-        if self._held is None or diff(self._held, frozen):
+        if self._held is None or differ(self._held, frozen):
             self._held = frozen
         return self._held
 
@@ -176,7 +178,7 @@ class SnapshotBuilder(Generic[S]):
 
     def _shadowed(self, placed: tuple[Placed, ...]) -> dict[str, str]:
         shadows: dict[str, str] = {}
-        for one in placed:
+        for one in placed if self._captured.above else ():
             if one.path[0] not in self._captured.above or one.unset:
                 continue
             if one.key not in self._shadows:
@@ -196,12 +198,12 @@ def _as_next(scope: str, assign: tuple[Assignment, ...], trust: TrustDocument) -
 def _with(view: FleetView, proposed: Delta) -> FleetView:
     registers = {item.key: Register(item.key, item, proposed) for item in proposed.body.assign}
     scopes = [_laid(one, registers) if one.scope == proposed.scope else one for one in view.scopes]
-    return FleetView(tuple(scopes))
+    return FleetView(tuple(scopes), view.is_undone)
 
 
 def _laid(held: ScopeView, proposed: dict[str, Register]) -> ScopeView:
-    winners = {one.key: one for one in held.winners or held.registers} | proposed
-    return ScopeView(held.scope, effective(winners.values()), tuple(winners.values()))
+    others = (one for one in held.winners if one.key not in proposed)
+    return ScopeView(held.scope, (*others, *proposed.values()))
 
 
 def capture(cls: type[S], init: Mapping[str, Any]) -> FleetSettingsSource:
@@ -259,13 +261,25 @@ class _LastGood:
         if left_out:
             self._held = {scope: tuple(standing(registers)) for scope, registers in said.without(left_out)}
             self._unsorted = None
-        elif any(one.registers for one in said.view.scopes):
+        elif any(one.says_anything for one in said.view.scopes):
             # Looked at only if a delta is ever refused.
             self._held, self._unsorted = {}, said.view
 
 
 def _registers(view: FleetView) -> dict[str, tuple[Register, ...]]:
-    return {one.scope: one.winners or one.registers for one in view.scopes}
+    return {one.scope: one.winners for one in view.scopes}
+
+
+def differ(old: Any, new: Any) -> bool:
+    """Return whether any value differs: as :func:`diff` says, but the first difference ends it."""
+    mine, theirs = old.__dict__, new.__dict__
+    if mine.keys() != theirs.keys():
+        return bool(diff(old, new))
+    for name, first in mine.items():
+        second = theirs[name]
+        if first is not second and not _same(first, second):
+            return True
+    return False
 
 
 def diff(old: Any, new: Any) -> frozenset[str]:

@@ -9,7 +9,6 @@ import pydantic_settings
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsError
 
-from tars_settings.provenance.explanation import fleet_candidates
 from tars_settings.provenance.fields import look_up, names_of
 from tars_settings.provenance.labels import kind_of, source_named, where_of
 from tars_settings.provenance.resolution import Resolution, resolutions
@@ -213,6 +212,8 @@ def _inputs(model: type) -> list[tuple[str, str]]:
 
 
 def _source_of(resolution: Resolution, key: str) -> str | None:
+    from tars_settings.provenance.explanation import fleet_candidates  # noqa: PLC0415 - only where something is wrong
+
     for name, state in resolution.states.items():
         if name == resolution.fleet_source:
             first = next(fleet_candidates(resolution, key), None)

@@ -7,10 +7,10 @@ of deltas that are left out do not count, and whatever they covered stands again
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, get_args, get_origin
 
+import msgspec
 from pydantic import BaseModel
 
 from tars_settings.core.delta import Delta
@@ -44,8 +44,7 @@ def fresh(value: Any) -> Any:
     return [fresh(one) for one in value] if type(value) is list else value
 
 
-@dataclasses.dataclass(frozen=True)
-class Folded:
+class Folded(msgspec.Struct, frozen=True):
     """What the fleet says to a model.
 
     ``placed`` is in order: lowest scope first, by stamp within. ``unknown`` are keys that the model does not have.
@@ -55,7 +54,7 @@ class Folded:
     state: State
     placed: tuple[Placed, ...] = ()
     unknown: tuple[str, ...] = ()
-    sealed: Mapping[bytes, tuple[Placed, str]] = dataclasses.field(default_factory=dict)
+    sealed: Mapping[bytes, tuple[Placed, str]] = {}  # msgspec copies an empty default
 
 
 class Folder:
@@ -71,6 +70,7 @@ class Folder:
         self._steps: dict[str, tuple[Step, ...] | None] = {}
         # By identity, with the register held so that its number stays its own: most of a change is as it was before.
         self._plain: dict[int, tuple[Register, Placed]] = {}
+        self._flat: dict[str, _Flat] = {}
 
     def fold(self, scopes: Iterable[tuple[str, Iterable[Register]]]) -> Folded:
         """Return what the registers of *scopes*, lowest first, say together."""
@@ -78,22 +78,58 @@ class Folder:
         placed: list[Placed] = []
         unknown: dict[str, None] = {}
         sealed: dict[bytes, tuple[Placed, str]] = {}
-        for scope, registers in scopes:
+        for scope, held_now in scopes:
+            ordered = tuple(held_now)
+            registers = frozenset(ordered)
+            flat = self._flat.get(scope)
+            if flat is not None and flat.take(registers, self._path_of):
+                placed += flat.placed.values()
+                unknown.update(flat.unknown)
+                state = lay(state, flat.layer) if state else flat.layer
+                continue
             layer: State = {}
-            for register in standing(registers):
-                held = self._plain.get(id(register))
-                if held is not None:
-                    placed.append(held[1])
-                    put(layer, held[1].path, held[1].value)
-                    continue
-                found = self.steps_of(register.key)
-                if found is None:
-                    if not register.assignment.unset:
-                        unknown[register.key] = None
-                    continue
-                self._place(scope, register, found, layer, placed, unknown, sealed)
+            placed_here: list[Placed] = []
+            unknown_here: dict[str, None] = {}
+            for register in standing(ordered):
+                self._fold_one(scope, register, layer, placed_here, unknown_here, sealed)
+            placed += placed_here
+            unknown.update(unknown_here)
             state = lay(state, layer) if state else layer
+            self._keep_flat(scope, registers, placed_here, unknown_here, layer)
         return Folded(state, tuple(placed), tuple(unknown), sealed)
+
+    def _fold_one(
+        self,
+        scope: str,
+        register: Register,
+        layer: State,
+        placed: list[Placed],
+        unknown: dict[str, None],
+        sealed: dict[bytes, tuple[Placed, str]],
+    ) -> None:
+        held = self._plain.get(id(register))
+        if held is not None:
+            placed.append(held[1])
+            put(layer, held[1].path, held[1].value)
+            return
+        found = self.steps_of(register.key)
+        if found is not None:
+            self._place(scope, register, found, layer, placed, unknown, sealed)
+        elif not register.assignment.unset:
+            unknown[register.key] = None
+
+    def _keep_flat(
+        self, scope: str, registers: frozenset[Register], placed: list[Placed], unknown: Iterable[str], layer: State
+    ) -> None:
+        flat = _Flat(scope, registers, placed, unknown, layer)
+        if flat.is_whole:
+            self._flat[scope] = flat
+        else:
+            self._flat.pop(scope, None)
+
+    def _path_of(self, key: str) -> tuple[str, ...] | None:
+        found = self.steps_of(key)
+        return None if found is None else tuple(one.used for one in found)
 
     def steps_of(self, key: str) -> tuple[Step, ...] | None:
         """Return how the model's input reaches the key, None where it does not have it."""
@@ -142,6 +178,81 @@ class Folder:
         for one in found:
             level = level.get(one.used) if isinstance(level, Mapping) else None
         return translate(value, found[-1].leads_to, key, level, unknown)
+
+
+class _Flat:
+    """The last fold of a scope in which no key says anything of another, and how newer plain values change it.
+
+    Folding thirty registers anew costs as much as checking a signature, and most changes replace one value by a newer
+    one. ``unknown`` are keys that the model does not have.
+    """
+
+    def __init__(
+        self, scope: str, registers: frozenset[Register], placed: list[Placed], unknown: Iterable[str], layer: State
+    ) -> None:
+        self.placed = {one.key: one for one in placed}
+        self.unknown = dict.fromkeys(unknown)
+        self.layer = layer
+        self._scope = scope
+        self._registers = registers
+        self._models = {above for one in registers for above in _above(one.key)}
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it accounts for every register, so that the next fold may rest on it."""
+        keys = self.placed.keys() | self.unknown.keys()
+        return (
+            len(self.placed) + len(self.unknown) == len(self._registers) == len(keys)
+            and keys.isdisjoint(self._models)
+            and all(one.key in keys and not one.assignment.unset for one in self._registers)
+        )
+
+    def take(self, registers: frozenset[Register], path_of: Callable[[str], tuple[str, ...] | None]) -> bool:
+        """Return whether this is now what *registers* say. Where it is not, it is what it was."""
+        if registers == self._registers:
+            return True
+        fresh = sorted(registers - self._registers, key=_place)
+        if not fresh or not self._is_continued_by(fresh, self._registers - registers):
+            return False
+        self._registers = registers
+        for register in fresh:
+            self._put(register, path_of(register.key))
+        return True
+
+    def _is_continued_by(self, fresh: list[Register], gone: Iterable[Register]) -> bool:
+        """Return whether each of *fresh* is plain, newer than all there is, and just takes the place of its key."""
+        keys = {one.key for one in fresh}
+        newest = next(reversed(self.placed.values()), None)
+        replaced = {key for key in keys if key in self.placed or key in self.unknown}
+        return (
+            len(keys) == len(fresh)
+            and {one.key for one in gone} == replaced
+            and (newest is None or newest.register.delta.stamp < fresh[0].delta.stamp)
+            and all(map(_is_plain, fresh))
+            and not any(key in self._models or self._is_below_one(key, keys) for key in keys)
+        )
+
+    def _is_below_one(self, key: str, others: Collection[str]) -> bool:
+        return any(above in others or above in self.placed or above in self.unknown for above in _above(key))
+
+    def _put(self, register: Register, path: tuple[str, ...] | None) -> None:
+        self._models.update(_above(register.key))
+        if path is None:
+            self.unknown[register.key] = None
+            return
+        self.placed.pop(register.key, None)
+        self.placed[register.key] = Placed(self._scope, path, register, register.assignment.set)
+        layer = self.layer = dict(self.layer)
+        for name in path[:-1]:  # what was handed out before stays as it was
+            below = layer.get(name)
+            layer[name] = below = dict(below) if isinstance(below, dict) else {}
+            layer = below
+        layer[path[-1]] = register.assignment.set
+
+
+def _is_plain(register: Register) -> bool:
+    said = register.assignment
+    return not said.unset and not said.is_secret and type(said.set) not in _CONTAINERS
 
 
 def translate(value: Any, here: tuple[Any, ...], key: str, level: Any, unknown: dict[str, None]) -> Any:
@@ -237,8 +348,13 @@ def _stamp(register: Register) -> Any:
     return register.delta.stamp
 
 
-@dataclasses.dataclass(frozen=True)
-class Said:
+def _place(register: Register) -> Any:
+    """Return what orders registers as their writers did: by stamp, and within a delta as it says them."""
+    said = register.delta.body.assign
+    return register.delta.stamp, next(n for n, one in enumerate(said) if one.key == register.key)
+
+
+class Said(msgspec.Struct, frozen=True):
     """All that the fleet says to one worker, and (by scope) the registers that the last good snapshot rested on."""
 
     view: FleetView
@@ -258,10 +374,12 @@ class Said:
 
         Their keys keep what the last good snapshot had, unless something newer that is not left out says otherwise.
         """
-        scopes = ((one.scope, one.winners or one.registers) for one in self.view.scopes)
+        scopes = ((one.scope, one.winners) for one in self.view.scopes)
         return [(scope, self._of_scope(scope, winners, left_out)) for scope, winners in scopes]
 
     def _of_scope(self, scope: str, winners: tuple[Register, ...], left_out: Collection[bytes]) -> tuple[Register, ...]:
+        if not left_out:
+            return winners
         refused = {one.delta.stamp.digest: one.delta for one in winners if one.delta.stamp.digest in left_out}
         if not refused:
             return winners

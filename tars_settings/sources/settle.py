@@ -8,11 +8,11 @@ depends on what is said and on the last good snapshot, never on the order of arr
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
+import msgspec
 from pydantic import ValidationError
 
 from tars_settings.core.delta import Delta
@@ -23,8 +23,7 @@ from tars_settings.sources.fold import Folded, Folder, Said
 T = TypeVar("T")
 
 
-@dataclasses.dataclass(frozen=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """A delta that the model refused whole: which of its keys the errors name (all where none), and what they say.
 
     ``message`` is pydantic's, without input values.
@@ -35,8 +34,7 @@ class Refused:
     message: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Settled(Generic[T]):
+class Settled(msgspec.Struct, Generic[T], frozen=True):
     """What validated, from which folded values, and what was left out for it."""
 
     value: T
@@ -89,7 +87,7 @@ class Settler(Generic[T]):
         found = self._search()
         if len(self._left) > 1:
             found = self._take_back(found)
-        return dataclasses.replace(found, refused=tuple(self._left.values()))
+        return msgspec.structs.replace(found, refused=tuple(self._left.values())) if self._left else found
 
     def settle_named(self) -> Settled[T | None]:
         """Return what stands when only deltas that errors name are left out; other errors are not ours to judge."""

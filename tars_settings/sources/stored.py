@@ -7,12 +7,13 @@ file holds: a reader goes on with what is valid, and one line in the log says wh
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from tars_settings.core.audit import SEAL_BROKEN
 from tars_settings.core.delta import Delta
@@ -37,8 +38,7 @@ PURPOSE: Final = "lkg"
 _MAX_REMEMBERED: Final = 16_384
 
 
-@dataclasses.dataclass(frozen=True)
-class StoredFleet:
+class StoredFleet(msgspec.Struct, frozen=True):
     """What was found. ``document`` is the pin where no trust document was; ``trouble`` says what was not usable."""
 
     view: FleetView
@@ -191,8 +191,7 @@ def merged(first: FleetView, second: FleetView) -> FleetView:
     return FleetView.of(registers, [one.scope for one in first.scopes])
 
 
-@dataclasses.dataclass(frozen=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True):
     """Last known good values, verified again. ``schema``, ``counter`` and the rest are as they were written."""
 
     view: FleetView

@@ -14,11 +14,16 @@ def check_signature(envelope: Envelope, purpose: Purpose, fleet: str, public: by
     Raises:
         BadSignatureError: other bytes, purpose, fleet or key, or *public* does not hash to the envelope's kid.
     """
+    return digest_of(verified(envelope, purpose, fleet, public))
+
+
+def verified(envelope: Envelope, purpose: Purpose, fleet: str, public: bytes) -> bytes:
+    """Return the encoding that was signed, when the envelope's own signature fits it; raises as check_signature."""
     if kid_of(public) != envelope.kid:
         raise BadSignatureError("the public key does not hash to the envelope's key id")
     encoding = pae(purpose, fleet, envelope.kid, bytes(envelope.body))
     sodium.verify(encoding, envelope.sig, public)
-    return digest_of(encoding)
+    return encoding
 
 
 def is_vouched(frame: Frame, purpose: Purpose, fleet: str, public: bytes) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 from typing import Final, Literal, NoReturn
 
 from tars_settings.core.names import is_service
@@ -33,6 +34,7 @@ class _Guarded:
         self.__reduce_ex__(0)
 
 
+@functools.lru_cache(maxsize=1024)
 def kid_of(public: bytes) -> str:
     """Return the key id of a public key: its BLAKE2b-128 in hex."""
     return short_hash(public)

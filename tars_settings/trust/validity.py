@@ -20,7 +20,7 @@ from tars_settings.core.wire import Envelope, Purpose, decode_single, digest_of,
 from tars_settings.errors import BadSignatureError
 from tars_settings.trust.cosign import is_cosigned
 from tars_settings.trust.document import TrustDocument, Writer
-from tars_settings.trust.envelope import check_signature
+from tars_settings.trust.envelope import check_signature, verified
 
 
 class Verdict(enum.Enum):
@@ -59,7 +59,7 @@ def read_delta(payload: bytes, document: TrustDocument, floors: Floors = no_floo
     envelope, delta = parse_delta(payload, document.fleet)
     writer = document.writer(envelope.kid)
     if writer is not None:
-        check_signature(envelope, "delta", document.fleet, writer.public)
+        verified(envelope, "delta", document.fleet, writer.public)
     return delta, judge(delta, document, floors(delta.scope))
 
 
@@ -72,7 +72,7 @@ def prove(delta: Delta, document: TrustDocument) -> None:
     writer = document.writer(delta.stamp.kid)
     if writer is None:
         raise BadSignatureError("the writer is not listed")
-    check_signature(decode_single(delta.raw), "delta", document.fleet, writer.public)
+    verified(decode_single(delta.raw), "delta", document.fleet, writer.public)
 
 
 def judge(

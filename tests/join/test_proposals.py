@@ -159,8 +159,8 @@ def test_what_is_forged_replayed_or_not_granted_is_never_tried(
     memory: InMemory, ear: Live[Ear], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[Any] = []
-    trial = ear._follower._builder.trial
-    monkeypatch.setattr(ear._follower._builder, "trial", lambda *given: tried.append(given) or trial(*given))
+    rehearse = ear._follower._builder.rehearse
+    monkeypatch.setattr(ear._follower._builder, "rehearse", lambda *given: tried.append(given) or rehearse(*given))
     signer, agent, fleet = memory.writer._signer, ear._agent, memory.writer.environment.fleet_id
     assert signer is not None
     topic = agent.replicator.topics.format(QuestionTopic(SCOPE))
