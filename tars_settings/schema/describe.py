@@ -91,6 +91,8 @@ def _name_variables(cls: type[BaseModel], schema: dict[str, Any]) -> None:
         alias = field.validation_alias
         names = [one for one in getattr(alias, "choices", [alias]) if isinstance(one, str)]
         described = schema.get("properties", {}).get(name)
+        if names and (config.get("populate_by_name") or config.get("validate_by_name")):
+            names.append(f"{config.get('env_prefix') or ''}{name}")
         if names and isinstance(described, dict):
             described[ENV_MARK] = names
 
@@ -108,19 +110,17 @@ def variables_of(schema: bytes, prefix: str | None = None) -> dict[str, str]:
     own, delimiter = root.get(ENV_PREFIX_MARK), root.get(ENV_DELIMITER_MARK)
     before = prefix if prefix is not None else own if isinstance(own, str) else ""
     properties = root.get("properties")
-    aliased: dict[str, str] = {}
-    plain: dict[str, str] = {}
+    found: dict[str, str] = {}
     for key in keys_of(schema):
         top, *rest = key.split(".")
         if rest and not (isinstance(delimiter, str) and delimiter):
             continue
         node = properties.get(top) if isinstance(properties, dict) else None
-        aliases = node.get(ENV_MARK) if isinstance(node, dict) else None
-        for found, names in ((aliased, _list(aliases)), (plain, [f"{before}{top}"])):
-            for name in names:
-                if isinstance(name, str):
-                    found.setdefault(str(delimiter).join([name, *rest]).upper(), key)
-    return plain | aliased
+        aliases = _list(node.get(ENV_MARK)) if isinstance(node, dict) else []
+        for name in aliases or [f"{before}{top}"]:
+            if isinstance(name, str):
+                found.setdefault(str(delimiter).join([name, *rest]).upper(), key)
+    return found
 
 
 def is_secret_type(annotation: Any) -> bool:
