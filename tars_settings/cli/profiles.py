@@ -24,12 +24,19 @@ SERVICE: Final = "profiles"
 """The service whose keys are the names of profiles. No worker may have this name."""
 
 
+<<<<<<< ours
 @dataclass(frozen=True, eq=False)
+=======
+@dataclass(frozen=True, repr=False)
+>>>>>>> theirs
 class Profile:
     """Values by scope and key; ``secret`` names, as ``scope key``, those that are encrypted where they are applied."""
 
     scopes: dict[str, dict[str, Any]]
     secret: frozenset[str] = frozenset()
+
+    def __repr__(self) -> str:
+        return f"<Profile of {', '.join(sorted(self.scopes))}>"
 
     def is_secret(self, scope: str, key: str) -> bool:
         """Return whether a value is a secret."""
