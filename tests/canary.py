@@ -40,7 +40,8 @@ FORMS: Final = tuple(form for mark in (os.environ.get(_VARIABLE, MARK), OF_THE_D
 def leaks(directory: Path) -> Iterator[str]:
     """Yield each file below *directory* that holds the mark in any of its forms."""
     for path in directory.rglob("*"):
-        if path.is_file() and not path.is_symlink():
+        # Copies of our own sources name the marks themselves.
+        if path.is_file() and not path.is_symlink() and path.suffix not in (".py", ".pyc"):
             try:
                 hit = holds(path)
             except OSError:

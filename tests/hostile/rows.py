@@ -12,6 +12,7 @@ _TRUST: Final = "tests/trust/"
 _GOSSIP: Final = "tests/gossip/"
 _LIVE: Final = "tests/integration/test_hostile.py::"
 _MQTT: Final = "tests/adapters/"
+_ROTATION: Final = "tests/cli/test_rotation.py::"
 
 
 class Row(NamedTuple):
@@ -354,6 +355,8 @@ ROWS: Final = (
             _GOSSIP + "test_rules_chain.py::test_one_document_recovers_from_a_poisoned_epoch",
             "tests/cli/test_compromise.py::test_one_command_takes_the_fleet_back_from_a_stolen_key",
             "tests/core/test_registers.py::test_a_gen_outranks_every_epoch",
+            "tests/sim/test_recovery.py::test_a_poisoned_fleet_of_twenty_recovers_during_a_partition",
+            "tests/cli/test_compromise.py::test_twenty_workers_of_which_two_parts_are_cut_off_are_taken_back",
         ),
     ),
     Row(
@@ -371,9 +374,11 @@ ROWS: Final = (
     Row(
         "D5",
         "Equivocation: two deltas under one epoch",
-        "All peers end with the same one.",
-        "The digest is the last part of the stamp.",
+        "All peers end with the same one, and both envelopes are told as evidence.",
+        "The digest is the last part of the stamp; what was signed under an epoch is remembered.",
         (
+            _GOSSIP + "test_equivocation.py::test_both_bodies_are_told_once_and_anyone_can_verify_them",
+            _GOSSIP + "test_equivocation.py::test_all_peers_end_with_the_same_one",
             "tests/core/test_registers.py::test_one_writers_equal_epochs_are_ordered_by_digest",
             "tests/sim/test_mesh.py::test_one_key_on_two_hosts_ends_the_same_everywhere",
         ),
@@ -470,6 +475,7 @@ ROWS: Final = (
             _HERE + "test_disk.py::test_e06_a_secret_is_in_no_file_and_in_no_message",
             "tests/integration/test_canary.py::test_pushed_secrets_are_in_no_word_and_no_file",
             "tests/cli/test_push.py::test_a_secret_leaves_encrypted_and_appears_nowhere",
+            "tests/test_canary_over_files.py::test_a_run_that_wrote_a_secret_fails_though_its_tests_pass",
         ),
     ),
     Row(
@@ -574,7 +580,7 @@ ROWS: Final = (
         "H5",
         "Signatures added to what somebody else signed, so that peers hold different bytes",
         "Malformed, or no damage.",
-        "Cosignatures count on trust documents only, up to sixteen, each root once.",
+        "Outside of what is signed, cosignatures count on trust documents only, up to sixteen, each root once.",
         (
             _GOSSIP + "test_rules_chain.py::test_cosignatures_are_malformed_where_one_writer_signs",
             _GOSSIP + "test_rules_chain.py::test_other_cosignatures_on_one_document_are_no_damage_and_too_few_are",
@@ -657,5 +663,82 @@ ROWS: Final = (
             _GOSSIP + "test_rules_newer.py::test_a_later_version_that_nobody_trusted_signed_is_repaired",
             _GOSSIP + "test_rules_newer.py::test_anyone_s_later_version_of_the_trust_document_is_repaired",
         ),
+    ),
+    Row(
+        "H14",
+        "One writer alone, where two persons are demanded",
+        "Void whatever way it comes, not stored, and repaired over. The command line refuses before it signs.",
+        "Cosignatures are inside what is signed, and verified with every delta: an index vouches for its author only.",
+        (
+            _TRUST + "test_cosign.py::test_a_delta_counts_with_as_many_of_the_set_as_are_demanded",
+            _GOSSIP + "test_rules_cosign.py::test_no_way_in_leads_around_the_rule",
+            _GOSSIP + "test_rules_cosign.py::test_a_delta_without_consent_is_not_stored_and_is_repaired_over",
+            "tests/cli/test_cosign.py::test_a_push_that_needs_consent_goes_from_hand_to_hand",
+        ),
+    ),
+    Row(
+        "H15",
+        "Around a demand: a key above, a wider scope, a floor that voids what two persons set",
+        "Void.",
+        "A demand is met by whatever can change what shows under its grant; who is bound by one signs no floor there.",
+        (
+            _TRUST + "test_cosign.py::test_no_key_above_and_no_wider_scope_leads_around_a_demand",
+            _TRUST + "test_cosign.py::test_a_floor_of_a_writer_who_needs_consent_does_not_count",
+            _GOSSIP + "test_rules_cosign.py::test_a_floor_of_a_writer_who_needs_consent_takes_nothing_away",
+        ),
+    ),
+    Row(
+        "H16",
+        "A consent to one thing, used for another: body, author, fleet, kind; doubled, reordered, added afterwards",
+        "Void or malformed.",
+        "A purpose of its own, with fleet and author inside; each key once, in one order; the digest covers them.",
+        (
+            _TRUST + "test_cosign.py::test_a_consent_counts_for_one_fleet_author_and_body",
+            _TRUST + "test_cosign.py::test_a_consent_is_no_signature_of_a_delta",
+            _TRUST + "test_cosign.py::test_cosignatures_have_one_order_and_each_key_one_place",
+            _TRUST + "test_cosign.py::test_no_flipped_bit_of_a_cosigned_delta_is_valid",
+            _TRUST + "test_cosign.py::test_no_flipped_bit_is_valid_when_the_author_signs_it_again",
+        ),
+    ),
+    Row(
+        "H17",
+        "An old draft, published when something else was set meanwhile",
+        "Refused: it would replace what its cosigners never saw. One that was published by force is a conflict.",
+        "The draft fixes the epoch and what it replaces.",
+        ("tests/cli/test_cosign.py::test_a_draft_is_refused_when_someone_was_faster",),
+    ),
+    Row(
+        "H18",
+        "A cosigner's key is stolen",
+        "What rests on its consent falls with it, or stands by endorsement.",
+        "A compromised key consents to nothing; a retired one up to its retirement.",
+        (
+            _TRUST + "test_cosign.py::test_a_cosigner_counts_while_active_and_up_to_a_retirement",
+            _GOSSIP + "test_rules_cosign.py::test_what_rests_on_a_stolen_consent_falls_and_stands_by_endorsement",
+            _GOSSIP + "test_rules_cosign.py::test_needs_tells_what_falls_with_a_key",
+        ),
+    ),
+    Row(
+        "H19",
+        "Author and cosigner are one person, or lie on one host",
+        "Not defended: two keys are counted, and not who holds them.",
+        "Keep the keys on hosts of different people. `keys grant` names writers of whom no consent is demanded.",
+    ),
+    Row(
+        "H20",
+        "A rotation of secrets, to put back a value that somebody replaced meanwhile",
+        "It is read again, and what stands now is rotated.",
+        "What is signed anew says which delta it replaces, and replaces that or nothing.",
+        (
+            _ROTATION + "test_what_was_set_meanwhile_is_not_put_back",
+            _ROTATION + "test_no_worker_is_ever_without_its_value_while_secrets_are_rotated_under_load",
+        ),
+    ),
+    Row(
+        "H21",
+        "A planted key file that asks for more memory and work than there is",
+        "Refused before any work is done.",
+        "What a locked file may ask for is bounded.",
+        (_TRUST + "test_locked.py::test_what_is_no_locked_key_or_asks_for_too_much_is_refused",),
     ),
 )
