@@ -105,11 +105,14 @@ class Writing:
         self._publish(delta, push.ref)
 
     def _signed(self, push: Push) -> Delta:
-        peer, writer = self._peer, self._granted(push)
-        raw_body = push.cosigned or encode(self._body(push))
-        body = read_delta_body(raw_body) if push.cosigned else None
+        peer = self._peer
+        body = read_delta_body(push.cosigned) if push.cosigned else None
+        if body is not None:
+            push = msgspec.structs.replace(push, scope=body.scope, assign=body.assign)
+        writer = self._granted(push)
         if body is not None:
             self._check_current(push, body)
+        raw_body = push.cosigned or encode(self._body(push))
         payload = self._signer.sign("delta", peer.fleet, raw_body)
         check_fanout(payload, len(push.assign))
         delta = self._own_check(payload)

@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings
 from tars_settings import errors
 from tars_settings.agent.assemble import TransportFactory, assemble, mqtt_transport
 from tars_settings.agent.loop import Agent
-from tars_settings.core.delta import Ack, Assignment, Ciphertext
+from tars_settings.core.delta import Ack, Algorithm, Assignment, Ciphertext
 from tars_settings.core.draft import read_draft
 from tars_settings.core.names import ALL, Scope
 from tars_settings.core.presence import Presence
@@ -292,8 +292,8 @@ class Writer:
             service = f"{service}@{instance}"
         return str(Scope.parse(service))
 
-    def _sealed(self, scope: str) -> Callable[[str, Any], Ciphertext]:
-        return lambda key, value: sealed(self._environment, scope, key, value, self._agent.clock.token)
+    def _sealed(self, scope: str) -> Callable[[str, Any, Algorithm], Ciphertext]:
+        return lambda key, value, alg: sealed(self._environment, scope, key, value, alg, self._agent.clock.token)
 
     def _schemas_of(self, scope: str) -> list[bytes]:
         service = Scope.parse(scope).service

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from pydantic_settings import BaseSettings
 
-from tars_settings.core.delta import Assignment, Ciphertext
+from tars_settings.core.delta import Algorithm, Assignment, Ciphertext
 from tars_settings.core.names import Scope, check_key
 from tars_settings.core.register import Register
 from tars_settings.core.wire import check_value, encode
@@ -47,11 +47,11 @@ def assignments(
     target: type[BaseSettings] | str,
     published: Callable[[], Sequence[bytes]],
     held: Mapping[str, Register],
-    seal: Callable[[str, Any], Ciphertext],
+    seal: Callable[[str, Any, Algorithm], Ciphertext],
 ) -> tuple[Assignment, ...]:
     """Return the assignments of a wish, values checked against the class, else against every *published* schema.
 
-    *held* are the winners of the scope; *seal* encrypts the value of a key.
+    *held* are the winners of the scope; *seal* encrypts the value of a key. One that is held keeps its algorithm.
 
     Raises:
         InvalidValueError: values do not fit; all bad keys are named together.
@@ -65,7 +65,10 @@ def assignments(
         schemas = [schema_of(target)]
         checked = values_for(target, dict(wish.values))
     items = [
-        _assignment(key, value, _is_secret(wish, key, schemas, held.get(key)), seal) for key, value in checked.items()
+        _assignment(
+            key, value, seal, _algorithm(held.get(key)) if _is_secret(wish, key, schemas, held.get(key)) else None
+        )
+        for key, value in checked.items()
     ]
     return (*items, *(Assignment(key, unset=True) for key in wish.unset))
 
@@ -84,12 +87,21 @@ def _is_secret(wish: Wish, key: str, schemas: Sequence[bytes], earlier: Register
     )
 
 
-def _assignment(key: str, value: Any, secret: bool, seal: Callable[[str, Any], Ciphertext]) -> Assignment:
+def _algorithm(earlier: Register | None) -> Algorithm:
+    held = None if earlier is None else earlier.assignment.secret
+    return held.alg if isinstance(held, Ciphertext) else DEFAULT_ALGORITHM
+
+
+def _assignment(
+    key: str, value: Any, seal: Callable[[str, Any, Algorithm], Ciphertext], alg: Algorithm | None
+) -> Assignment:
     check_value(value)
-    return Assignment(key, secret=seal(key, value)) if secret else Assignment(key, set=value)
+    return Assignment(key, set=value) if alg is None else Assignment(key, secret=seal(key, value, alg))
 
 
-def sealed(environment: Environment, scope: str, key: str, value: Any, token: Callable[[int], bytes]) -> Ciphertext:
+def sealed(
+    environment: Environment, scope: str, key: str, value: Any, alg: Algorithm, token: Callable[[int], bytes]
+) -> Ciphertext:
     """Return a value encrypted for one key of one scope, under the service's secret key or the first that is held.
 
     Raises:
@@ -98,8 +110,8 @@ def sealed(environment: Environment, scope: str, key: str, value: Any, token: Ca
     secret_key = choose_key(environment.secret_keys(), Scope.parse(scope).service)
     if secret_key is None:
         raise SecretKeyMissingError(f"{key} is a secret, and TARS_SETTINGS_SECRET_KEYS holds no key to encrypt it with")
-    nonce = token(NONCE_BYTES[DEFAULT_ALGORITHM])
-    return encrypt(encode(value), secret_key, fleet=environment.fleet_id, scope=scope, key=key, nonce=nonce)
+    nonce = token(NONCE_BYTES[alg])
+    return encrypt(encode(value), secret_key, fleet=environment.fleet_id, scope=scope, key=key, nonce=nonce, alg=alg)
 
 
 def checked_by(schemas: Sequence[bytes], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -101,6 +101,8 @@ def test_the_cipher_can_be_chosen_by_name(fleet: Plant) -> None:
     assert {name: ciphertext(fleet)[name] for name in ("id", "alg")} == {"id": "stt-worker", "alg": "aes256gcm"}
     assert revealed(fleet) == "canary-in-a-mine-0453"
     assert fleet.cli("keys", "rotate-secrets", "stt-worker", "--algorithm", "rot13").code == 2
+    assert fleet.cli("push", "stt-worker", "api_key=canary-in-a-mine-0453").code == 0
+    assert ciphertext(fleet)["alg"] == "aes256gcm", "the next push keeps what was chosen"
 
 
 def test_a_worker_without_the_key_keeps_its_value_and_is_named(fleet: Plant, tmp_path: Path) -> None:
