@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from tars_settings.errors import MalformedError, RefusedError, RejectedError
 from tars_settings.trust.cosign import consent, in_words
 from tars_settings.trust.document import Demand, Retirement, Writer
 from tars_settings.trust.grants import covers, reaches
-from tars_settings.trust.validity import Judgement, Verdict, read_delta, read_floor
+from tars_settings.trust.validity import Verdict, read_delta, read_floor
 from tests.fleets import (
     ALICE,
     BOB,
@@ -174,21 +175,22 @@ def test_no_flipped_bit_of_a_cosigned_delta_is_valid(data: st.DataObject) -> Non
     assert found.verdict is Verdict.VOID
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.data())
-def test_no_flipped_bit_is_valid_when_the_author_signs_it_again(data: st.DataObject) -> None:
+def test_no_flipped_bit_is_valid_when_the_author_signs_it_again() -> None:
     """The author is the attacker: he signs whatever he likes, and has the consent to one body."""
-    everywhere = demand("*", 2, BOB, CAROL)
+    trust = document(writers=writers(demand("*", 2, BOB, CAROL)))
     body = cosigned_body(ALICE, (BOB, CAROL), 5, set_("vad", 0.5), reason="noisy")
-    assert verdict(ALICE.sign("delta", FLEET, body), everywhere) == VALID
-    at = data.draw(st.integers(0, len(body) * 8 - 1))
-    changed = bytearray(body)
-    changed[at // 8] ^= 1 << at % 8
-    try:
-        found = read_delta(ALICE.sign("delta", FLEET, bytes(changed)), document(writers=writers(everywhere)))[1]
-    except RejectedError:
-        return
-    assert found == Judgement(Verdict.VOID, "not-cosigned") or found.verdict is Verdict.HELD
+    found: Counter[str] = Counter()
+    for at in range(len(body) * 8):
+        changed = bytearray(body)
+        changed[at // 8] ^= 1 << at % 8
+        try:
+            judgement = read_delta(ALICE.sign("delta", FLEET, bytes(changed)), trust)[1]
+        except MalformedError:
+            continue
+        assert judgement.verdict is not Verdict.VALID, (at, bytes(changed))
+        found[judgement.reason] += 1
+    assert found["not-cosigned"] > 1_000
+    assert read_delta(ALICE.sign("delta", FLEET, body), trust)[1].verdict is Verdict.VALID
 
 
 # --- around it --------------------------------------------------------------------------------------------------------
