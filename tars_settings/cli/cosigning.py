@@ -13,11 +13,12 @@ from tars_settings.cli.common import Common
 from tars_settings.cli.founding import adopt_trust
 from tars_settings.cli.ratify import OutOption, YesOption, confirmed, signing_key
 from tars_settings.cli.reading import from_replica
-from tars_settings.cli.render import MASK, Table, rows_of, value_text
+from tars_settings.cli.render import MASK, Table, printable, rows_of, value_text
 from tars_settings.cli.scopes import every_scope
 from tars_settings.core.delta import Assignment
 from tars_settings.core.draft import Draft, read_draft
-from tars_settings.errors import KeyFileError, ReplicaError, UsageError
+from tars_settings.core.wire import MAX_ENVELOPE_BYTES
+from tars_settings.errors import KeyFileError, RefusedError, ReplicaError, UsageError
 from tars_settings.trust import succession
 from tars_settings.trust.cosign import consent, in_words, lacking
 from tars_settings.trust.document import Demand, TrustBody, TrustDocument
@@ -57,6 +58,8 @@ def cosign(common: Common, file: DraftArgument, out: OutOption = None, yes: YesO
         raise KeyFileError("no writer's key is here: name it with --writer-key FILE")
     target = out or file.with_name(f"{file.name}.cosigned")
     _show(common, draft, trust)
+    if draft.body.ext:
+        raise RefusedError("the draft says something (ext) that this release can't show: upgrade before you consent")
     text = consent(draft, signing_key(environment, path))
     confirmed(common, "Consent to exactly this?", yes=yes)
     write_key(target.expanduser().absolute(), text.decode() + "\n")
@@ -88,10 +91,11 @@ def draft_in(common: Common, path: Path) -> Draft:
         MalformedError: it is no draft of this fleet.
     """
     try:
-        text = path.expanduser().read_bytes().strip()
+        with path.expanduser().open("rb") as file:
+            text = file.read(MAX_ENVELOPE_BYTES + 2)
     except OSError as error:
         raise KeyFileError(f"{path} can't be read: {error.strerror or error}") from error
-    return read_draft(text, common.environment().fleet_id)
+    return read_draft(text.strip(), common.environment().fleet_id)
 
 
 def _known(common: Common) -> TrustDocument:
@@ -111,7 +115,8 @@ def _show(common: Common, draft: Draft, trust: TrustDocument) -> None:
     who = _names([draft.kid], trust)[0]
     common.out.note(
         f"{who} is going to sign this for {body.scope} (epoch {body.epoch}, gen {body.gen}), drafted "
-        f"by {body.by or 'nobody named'} at {body.at or 'no time'}: {body.reason or 'no reason given'}"
+        f"by {printable(body.by) or 'nobody named'} at {printable(body.at) or 'no time'}: "
+        f"{printable(body.reason) or 'no reason given'}"
     )
 
 

@@ -23,7 +23,6 @@ from tars_settings.core.wire import (
     decode_single,
     digest_of,
     encode,
-    one_empty_tuple,
     pae,
 )
 from tars_settings.errors import MalformedError, TooLargeError
@@ -87,8 +86,9 @@ class DeltaBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     cosig: Annotated[tuple[Cosignature, ...], msgspec.Meta(max_length=MAX_COSIGNATURES)] = ()
 
     def __post_init__(self) -> None:
+        # On Python 3.10 there are other empty tuples than the default (wire.one_empty_tuple); here for each delta.
         if not self.cosig:
-            one_empty_tuple(self)
+            msgspec.structs.force_setattr(self, "cosig", ())
 
 
 class Delta(msgspec.Struct, frozen=True, eq=False):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from tars_settings.adapters.keyfiles import write_key
 from tars_settings.cli.app import app
 from tars_settings.cli.cosigning import demands_of
 from tars_settings.core.draft import drafted, read_draft
@@ -20,7 +21,7 @@ from tars_settings.trust.cosign import consent
 from tars_settings.trust.keys import SigningKey, fleet_text
 from tests.cli.documents import assert_fits
 from tests.cli.running import Plant
-from tests.fleets import ALICE, BOB, document
+from tests.fleets import ALICE, BOB, FLEET, ROOT, delta_body, document
 
 SCOPE = "stt-worker"
 TOPIC = f"system/config/{SCOPE}"
@@ -173,6 +174,29 @@ def test_what_is_no_draft_is_refused_before_anything_is_asked(tmp_path: Path, mo
     junk.write_bytes(b"{nonsense")
     assert CliRunner().invoke(app, ["push", "--cosigned", str(junk)]).exit_code == 1
     assert CliRunner().invoke(app, ["keys", "cosign", str(junk), "--yes"]).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "shown"),
+    [
+        ({"reason": "fine\nops-1 is going to sign nothing"}, 2, "fine\\nops-1 is going to sign nothing"),
+        ({"by": "a\x1b[2J"}, 2, "by a\\x1b[2J"),
+        ({"ext": {"later": 1}}, 1, "upgrade before you consent"),
+    ],
+)
+def test_who_consents_sees_what_is_there_and_nothing_that_only_looks_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: dict[str, Any], code: int, shown: str
+) -> None:
+    tmp_path.chmod(0o700)
+    write_key(tmp_path / "bob.key", BOB.to_text())
+    monkeypatch.setenv("TARS_SETTINGS_FLEET", fleet_text(ROOT.public))
+    monkeypatch.setenv("TARS_SETTINGS_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("TARS_SETTINGS_WRITER_KEY", str(tmp_path / "bob.key"))
+    (tmp_path / "draft").write_bytes(drafted(FLEET, ALICE.kid, delta_body(5, **said)))
+    done = CliRunner().invoke(app, ["keys", "cosign", str(tmp_path / "draft")])
+    assert done.exit_code == code, done.output
+    assert shown in done.stderr
+    assert not (tmp_path / "draft.cosigned").exists()
 
 
 @pytest.mark.parametrize(

@@ -741,4 +741,11 @@ ROWS: Final = (
         "What a locked file may ask for is bounded.",
         (_TRUST + "test_locked.py::test_what_is_no_locked_key_or_asks_for_too_much_is_refused",),
     ),
+    Row(
+        "H22",
+        "A draft that shows its cosigner something else than it says",
+        "What is shown is what is signed; what this release can't show is not cosigned.",
+        "Whatever came from outside is made printable, line breaks too; a body with unknown parts is refused.",
+        ("tests/cli/test_cosign.py::test_who_consents_sees_what_is_there_and_nothing_that_only_looks_so",),
+    ),
 )
