@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -39,11 +40,12 @@ FORMS: Final = tuple(form for mark in (os.environ.get(_VARIABLE, MARK), OF_THE_D
 
 def leaks(directory: Path) -> Iterator[str]:
     """Yield each file below *directory* that holds the mark in any of its forms."""
-    for path in directory.rglob("*"):
-        # Copies of our own sources name the marks themselves.
-        if path.is_file() and not path.is_symlink() and path.suffix not in (".py", ".pyc"):
+    # What vanishes meanwhile, or may not be entered, is passed over: os.walk and its like raise nothing.
+    for where, _, names in os.walk(directory):
+        for path in (Path(where, name) for name in names):
+            # Sockets and pipes are no files; copies of our own sources name the marks themselves.
             try:
-                hit = holds(path)
+                hit = path.suffix not in (".py", ".pyc") and stat.S_ISREG(path.lstat().st_mode) and holds(path)
             except OSError:
                 continue
             searched[0] += 1
