@@ -193,6 +193,11 @@ class Replicator:
         return "joining" if sync is None else sync.state
 
     @property
+    def is_asking(self) -> bool:
+        """Whether the broker is being asked what it holds: after catching up, whether topics hold what heads do not."""
+        return self._prober.is_asking
+
+    @property
     def scopes(self) -> tuple[str, ...]:
         """The scopes that are followed."""
         return tuple(self._syncs)

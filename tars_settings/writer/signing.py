@@ -34,6 +34,7 @@ from tars_settings.writer.values import Wish, assignments, sealed
 
 CONNECT_WITHIN_S: Final = 10.0
 LOOK_AGAIN_S: Final = 0.02
+COMPARE_WITHIN_S: Final = 2.0
 ASK_ALL_UP_TO: Final = 100
 """Workers that are all asked to report at once; of more, about this many are."""
 
@@ -68,6 +69,7 @@ class Writer:
         self._receipts: dict[int, Receipt] = {}
         self._heard = Heard(self._agent, self._changed)
         self._refs = 0
+        self._compared: set[str] = set()
 
     # --- entering and leaving ----------------------------------------------------------------------------------------
 
@@ -148,6 +150,9 @@ class Writer:
     def sync(self, scope: str, timeout_s: float = 6.0) -> str:
         """Catch up with a scope and return its state: ready, degraded, or joining where it took too long.
 
+        The first time, the topics of its keys are compared with the broker too, for two seconds at most: what no head
+        lists, such as what a thief signed, lies there alone.
+
         Raises:
             IllegalNameError: no such scope can be.
         """
@@ -155,6 +160,9 @@ class Writer:
         if name not in self._agent.replicator.scopes:
             self._agent.submit(lambda: self._agent.feed(Follow(name)))
         self._until(lambda: self._agent.replicator.state_of(name) != "joining", timeout_s)
+        if name not in self._compared and self._agent.replicator.state_of(name) != "joining":
+            self._compared.add(name)
+            self._until(lambda: not self._agent.replicator.is_asking, COMPARE_WITHIN_S)
         return self._agent.replicator.state_of(name)
 
     def view(self, scope: str) -> dict[str, Register]:
