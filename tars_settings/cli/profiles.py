@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
-
-import msgspec
 
 from tars_settings.core.delta import Assignment, Ciphertext, Delta, DeltaBody
 from tars_settings.core.names import check_key, is_key, is_scope
@@ -25,11 +24,15 @@ SERVICE: Final = "profiles"
 """The service whose keys are the names of profiles. No worker may have this name."""
 
 
-class Profile(msgspec.Struct, frozen=True, eq=False):
+@dataclass(frozen=True, repr=False)
+class Profile:
     """Values by scope and key; ``secret`` names, as ``scope key``, those that are encrypted where they are applied."""
 
     scopes: dict[str, dict[str, Any]]
     secret: frozenset[str] = frozenset()
+
+    def __repr__(self) -> str:
+        return f"<Profile of {', '.join(sorted(self.scopes))}>"
 
     def is_secret(self, scope: str, key: str) -> bool:
         """Return whether a value is a secret."""
