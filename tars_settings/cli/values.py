@@ -9,9 +9,10 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from tars_settings.cli.allowed import is_known
 from tars_settings.core.names import check_key
 from tars_settings.errors import InvalidValueError, UsageError
-from tars_settings.schema import coerce, keys_of, schema_of
+from tars_settings.schema import coerce, schema_of
 from tars_settings.settings import Settings
 
 
@@ -71,21 +72,23 @@ def typed(texts: Mapping[str, str], schemas: Sequence[bytes]) -> dict[str, Any]:
     Raises:
         InvalidValueError: all that do not fit are named together.
     """
-    complaints: list[str] = []
-    values: dict[str, Any] = {}
-    for key, text in texts.items():
-        known = [schema for schema in schemas if _knows(schema, key)]
-        try:
-            values[key] = _agreed(key, [coerce(schema, key, text) for schema in known]) if known else guess(text)
-        except InvalidValueError as error:
-            complaints.append(str(error))
+    values, complaints = typed_as_far(texts, schemas)
     if complaints:
         raise InvalidValueError("\n".join(complaints))
     return values
 
 
-def _knows(schema: bytes, key: str) -> bool:
-    return any(key == one or key.startswith(one + ".") for one in keys_of(schema))
+def typed_as_far(texts: Mapping[str, str], schemas: Sequence[bytes]) -> tuple[dict[str, Any], list[str]]:
+    """Return the values that fit, as :func:`typed` has them, and what is wrong with the others."""
+    complaints: list[str] = []
+    values: dict[str, Any] = {}
+    for key, text in texts.items():
+        known = [schema for schema in schemas if is_known((schema,), key)]
+        try:
+            values[key] = _agreed(key, [coerce(schema, key, text) for schema in known]) if known else guess(text)
+        except InvalidValueError as error:
+            complaints.append(str(error))
+    return values, complaints
 
 
 def _agreed(key: str, values: Sequence[Any]) -> Any:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from tars_settings.schema.about import About
 from tars_settings.schema.check import check, coerce
-from tars_settings.schema.describe import is_secret, keys_of, parse_schema, schema_hash, schema_of
+from tars_settings.schema.describe import (
+    is_model,
+    is_secret,
+    keys_of,
+    parse_schema,
+    schema_hash,
+    schema_of,
+    variables_of,
+)
 from tars_settings.schema.reference import Entry, entries_of, markdown, rst
 from tars_settings.schema.values import values_for
 
@@ -14,6 +22,7 @@ __all__ = [
     "check",
     "coerce",
     "entries_of",
+    "is_model",
     "is_secret",
     "keys_of",
     "markdown",
@@ -22,4 +31,5 @@ __all__ = [
     "schema_hash",
     "schema_of",
     "values_for",
+    "variables_of",
 ]

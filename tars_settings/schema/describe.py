@@ -16,6 +16,9 @@ from tars_settings.errors import MalformedError
 
 SECRET_MARK: Final = "x-tars-secret"
 SERVICE_MARK: Final = "x-tars-service"
+PREFIX_MARK: Final = "x-tars-env-prefix"
+DELIMITER_MARK: Final = "x-tars-env-delimiter"
+VARIABLES_MARK: Final = "x-tars-env"
 _SECRETS: Final = (Secret, SecretStr, SecretBytes)
 _MAX_DEPTH: Final = 16
 _MAX_NODES: Final = 256
@@ -38,13 +41,31 @@ def schema_of(cls: type[BaseModel]) -> bytes:
     """Return the class's JSON Schema in canonical form: sorted keys, no blanks.
 
     Properties are field names, whatever aliases there are. Secret fields carry ``x-tars-secret`` and no default.
+    ``x-tars-env-prefix`` and ``x-tars-env-delimiter`` are those of the class's variables, and ``x-tars-env`` names a
+    field's own where it has any.
     """
     schema = cls.model_json_schema(by_alias=False, schema_generator=_Generator)
     _mark(cls, schema, schema.get("$defs", {}), set())
     service = cls.model_config.get("service")
     if service is not None:
         schema[SERVICE_MARK] = service
+    if "env_prefix" in cls.model_config:
+        _note_variables(cls, schema)
     return json.dumps(schema, sort_keys=True, separators=(",", ":"), allow_nan=False, default=str).encode()
+
+
+def _note_variables(cls: type[BaseModel], schema: dict[str, Any]) -> None:
+    """Say which environment variables reach the fields: an operator's .env file speaks in their names."""
+    config: Mapping[str, Any] = cls.model_config
+    schema[PREFIX_MARK] = config["env_prefix"] or ""
+    if config.get("env_nested_delimiter"):
+        schema[DELIMITER_MARK] = config["env_nested_delimiter"]
+    for name, field in cls.model_fields.items():
+        alias = field.validation_alias
+        variables = [one for one in getattr(alias, "choices", [alias]) if isinstance(one, str)]
+        described = schema.get("properties", {}).get(name)
+        if variables and isinstance(described, dict):
+            described[VARIABLES_MARK] = variables
 
 
 def schema_hash(schema: bytes) -> str:
@@ -184,6 +205,34 @@ def nodes_at(schema: bytes, key: str) -> tuple[Schema, ...]:
                     below.append(more if isinstance(more, dict) else {})
         here = below[:_MAX_NODES]
     return tuple(here)
+
+
+def is_model(schema: bytes, key: str) -> bool:
+    """Return whether a key is a nested model, so that there are keys below it."""
+    root = parse_schema(schema)
+    return any(
+        isinstance(one.get("properties"), dict) for node in nodes_at(schema, key) for one in branches(node, root)
+    )
+
+
+def variables_of(schema: bytes) -> dict[str, str]:
+    """Return the keys that environment variables reach, by the variable's name in upper case.
+
+    None of a schema that a release published which did not say so.
+    """
+    root = parse_schema(schema)
+    prefix, delimiter = root.get(PREFIX_MARK), root.get(DELIMITER_MARK)
+    found: dict[str, str] = {}
+    for key in keys_of(schema) if isinstance(prefix, str) else ():
+        top, dot, rest = key.partition(".")
+        described = root.get("properties", {}).get(top)
+        own = described.get(VARIABLES_MARK) if isinstance(described, dict) else None
+        names = [one for one in own if isinstance(one, str)] if isinstance(own, list) else [f"{prefix}{top}"]
+        if not dot:
+            found |= {name.upper(): key for name in names}
+        elif isinstance(delimiter, str):
+            found |= {f"{name}{delimiter}{rest.replace('.', delimiter)}".upper(): key for name in names}
+    return found
 
 
 def is_secret(schema: bytes, key: str) -> bool | None:
