@@ -1,4 +1,4 @@
-"""``diff``: how two states differ: epochs of a scope, two scopes, this host's replica and the broker."""
+"""``diff``: how two states differ: epochs of a scope, two scopes, this host's replica and the broker, a file."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Annotated, Any, Final
 import typer
 
 from tars_settings.cli.common import CONNECT_WITHIN_S, Common, command
+from tars_settings.cli.filediff import said_by
+from tars_settings.cli.files import Content, read_content
 from tars_settings.cli.look import RevealOption, TimeoutOption
-from tars_settings.cli.profiles import opened
+from tars_settings.cli.profiles import opened, wish
 from tars_settings.cli.reading import Reading, Values, from_replica, spoken_for
 from tars_settings.cli.remembering import Known, PeersOption, known
 from tars_settings.cli.render import Table, rows_of
@@ -32,6 +34,12 @@ SidesArgument = Annotated[
     typer.Argument(metavar="[SERVICE[@INSTANCE]] [EPOCH [EPOCH] | SERVICE[@INSTANCE]]", help="What to compare"),
 ]
 ReplicaOption = Annotated[bool, typer.Option("--replica", help="This host's replica with the broker")]
+FileOption = Annotated[
+    str | None, typer.Option("--file", metavar="FILE", help="The fleet with a file: .env, JSON, YAML or TOML")
+]
+FormatOption = Annotated[
+    str | None, typer.Option("--format", metavar="NAME", help="The file's format: env, json, yaml or toml")
+]
 UNKNOWN: Final = "(not remembered)"
 
 
@@ -69,6 +77,8 @@ def diff(
     common: Common,
     sides: SidesArgument = None,
     replica: ReplicaOption = False,
+    file: FileOption = None,
+    form: FormatOption = None,
     reveal: RevealOption = None,
     peers: PeersOption = PEERS,
     timeout_s: TimeoutOption = 5.0,
@@ -76,14 +86,19 @@ def diff(
     """Show how two states differ: exit code 1 where they do, 0 where they do not. Secrets are masked, and compared.
 
     A scope and one epoch: then and now. Two epochs: after each of them. Two scopes: what each sets. --replica: this
-    host and the broker.
+    host and the broker. --file: what a file sets and the fleet does not, of the keys that the file names.
 
     Example: tars-settings diff stt-worker 41 57
     """
     words = list(sides or ())
-    if replica and len(words) > 1:
-        raise UsageError("one comparison at a time: two epochs, two scopes, or --replica")
-    pair = _with_replica(common, words, timeout_s) if replica else _of_words(common, words, timeout_s, peers)
+    if (replica and file is not None) or (len(words) > 1 and (replica or file is not None)):
+        raise UsageError("one comparison at a time: two epochs, two scopes, --replica or --file")
+    if replica:
+        pair = _with_replica(common, words, timeout_s)
+    elif file is not None:
+        pair = _with_file(common, words, read_content(file, form), file, timeout_s)
+    else:
+        pair = _of_words(common, words, timeout_s, peers)
     return _show(common, pair, reveal or ())
 
 
@@ -102,7 +117,7 @@ def _of_words(common: Common, words: Sequence[str], timeout_s: float, peers: int
             names = {one: known(common, one, offline=False, timeout_s=timeout_s, peers=0) for one in (first, second)}
             left, right = (_side(one, names[one].reading) for one in (first, second))
             return Pair(_by_key(left), _by_key(right), by_key=True)
-    raise UsageError("compare what? diff SERVICE EPOCH [EPOCH], diff SERVICE SERVICE, or --replica")
+    raise UsageError("compare what? diff SERVICE EPOCH [EPOCH], diff SERVICE SERVICE, --replica, or --file FILE")
 
 
 def _at_epoch(found: Known, epoch: int) -> Side:
@@ -147,6 +162,21 @@ def _of_broker(common: Common, scope: Scope | None, here: Reading, timeout_s: fl
             services = {Scope.parse(name).service for name in names} - {None}
             schemas = {one: tuple(writer.schemas(one)) for one in services if one is not None}
             return Reading(writer.trust, scopes, "broker", schemas=schemas)
+
+
+def _with_file(common: Common, words: Sequence[str], content: Content, name: str, timeout_s: float) -> Pair:
+    if len(words) != 1:
+        raise UsageError("compare a file with whom? Name one service: diff SERVICE --file FILE")
+    scope = Scope.parse(words[0])
+    found = known(common, str(scope), offline=False, timeout_s=timeout_s, peers=0)
+    schemas = found.reading.schemas.get(scope.service, ()) if scope.service is not None else ()
+    said, strangers = said_by(content, schemas)
+    if strangers:
+        common.out.note(f"no setting of these workers, left out: {', '.join(strangers)}")
+    theirs = {(str(scope), key): wish(str(scope), Assignment(key, set=value)) for key, value in said.items()}
+    fleet = _side("now", found.reading)
+    standing = {place: one for place, one in fleet.standing.items() if place in theirs}
+    return Pair(Side("now", standing, found.reading), Side("file" if name == "-" else name, theirs, found.reading))
 
 
 # --- how they differ --------------------------------------------------------------------------------------------------

@@ -245,6 +245,27 @@ def test_replica_and_broker_differ_where_the_broker_forgot(plant: Plant) -> None
     assert (done.code, done.rows()) == (1, [["three", "a", "1", "(not set)"]])
 
 
+def test_a_file_is_compared_by_the_keys_that_it_names(plant: Plant) -> None:
+    env, tree = plant.cli.home / "worker.env", plant.cli.home / "worker.json"
+    env.write_text(f"STT_VAD_THRESHOLD=0.5\nSTT_API_KEY={SECRET}\nNOTHING=1\n")
+    same = plant.cli("diff", "stt-worker", "--file", str(env))
+    assert (same.code, same.out) == (0, ""), same.err
+    assert "left out: NOTHING" in same.err
+    tree.write_text('{"vad_threshold": 0.7, "partial_interval_s": 2, "api_key": "another"}')
+    done = plant.cli("diff", "stt-worker", "--file", str(tree))
+    assert done.code == 1
+    assert done.rows() == [
+        ["stt-worker", "api_key", MASK, MASK],
+        ["stt-worker", "partial_interval_s", "(not set)", "2"],
+        ["stt-worker", "vad_threshold", "0.5", "0.7"],
+    ]
+    assert "another" not in done.out + done.err
+    document = plant.cli("diff", "stt-worker", "--file", str(tree), "--json").document()
+    assert_fits("diff", document)
+    assert "another" not in json.dumps(document)
+    assert plant.cli("diff", "--file", str(tree)).code == 2
+
+
 def test_a_comparison_of_nothing_is_a_usage_error(plant: Plant) -> None:
     for words in ((), ("stt-worker", "1", "x!"), ("stt-worker", "999")):
         assert plant.cli("diff", *words).code == 2
