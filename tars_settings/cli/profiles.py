@@ -24,11 +24,7 @@ SERVICE: Final = "profiles"
 """The service whose keys are the names of profiles. No worker may have this name."""
 
 
-<<<<<<< ours
-@dataclass(frozen=True, eq=False)
-=======
-@dataclass(frozen=True, repr=False)
->>>>>>> theirs
+@dataclass(frozen=True, eq=False, repr=False)
 class Profile:
     """Values by scope and key; ``secret`` names, as ``scope key``, those that are encrypted where they are applied."""
 

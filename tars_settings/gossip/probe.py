@@ -74,11 +74,6 @@ class Prober:
         """Whether no question is open."""
         return not self._asked
 
-    @property
-    def is_asking(self) -> bool:
-        """Whether any question is open."""
-        return bool(self._asked)
-
     def asked(self, topic: str) -> bool:
         """Return whether a question about *topic* is open."""
         return topic in self._asked

@@ -209,7 +209,7 @@ class Replicator:
     @property
     def is_asking(self) -> bool:
         """Whether the broker is being asked what it holds: after catching up, whether topics hold what heads do not."""
-        return self._prober.is_asking
+        return not self._prober.idle
 
     @property
     def scopes(self) -> tuple[str, ...]:

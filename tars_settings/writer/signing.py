@@ -81,11 +81,8 @@ class Writer:
         self._receipts: dict[int, Receipt] = {}
         self._heard = Heard(self._agent, self._changed)
         self._refs = 0
-<<<<<<< ours
         self._asking: list[Asking] = []
-=======
         self._compared: set[str] = set()
->>>>>>> theirs
 
     # --- entering and leaving ----------------------------------------------------------------------------------------
 
