@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.brokers import eventually
 from tests.cli.documents import assert_fits
 from tests.cli.running import Plant
 
@@ -45,7 +46,9 @@ def test_the_seal_key_of_a_host_rotates_and_keeps_the_one_before(plant: Plant) -
     worker = plant.employ("stt-worker", "kitchen", TARS_SETTINGS_PROBATION_S="0")
     plant.awaited(worker)
     home = {"TARS_SETTINGS_STATE_DIR": str(plant.cli.home / "stt-worker-kitchen")}
-    (path,) = (plant.cli.home / "stt-worker-kitchen").rglob("seal.key")
+    directory = plant.cli.home / "stt-worker-kitchen"
+    eventually(lambda: [*directory.rglob("seal.key")], what="it has sealed something")
+    (path,) = directory.rglob("seal.key")
     before = path.read_text().split()[-1]
     done = plant.cli("keys", "rotate-seal", "--json", **home)
     assert done.code == 0, done.err
