@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from tars_settings.agent.replays import Replays
-from tars_settings.core.records import OutboxRow, Row, identity
+from tars_settings.core.records import IndexRow, OutboxRow, Row, SegmentRow, identity
 from tars_settings.core.session import (
     Publish,
     Received,
@@ -479,16 +479,19 @@ class Agent:
         self._store_when_due()
 
     def _store_when_due(self) -> None:
-        """Store what a burst brought; while catching up, a little later and at once with what comes next.
+        """Store what a burst brought; heads, while catching up, a little later together with what comes next.
 
         A join is a handful of round trips, and each transaction waits for the disk: the trust document's is the only
-        one that must come before what rests on it.
+        one that must come before what rests on it. A head is read again where it was not stored.
         """
-        if not self._unwritten or not (self.connected and self.replicator.is_catching_up):
+        if not (self.connected and self.replicator.is_catching_up and self._are_heads()):
             self._store()
-        elif not self._store_waits:
+        elif self._unwritten and not self._store_waits:
             self._store_waits = True
             self.later(STORE_WITHIN_S, self.store)
+
+    def _are_heads(self) -> bool:
+        return all(isinstance(row, IndexRow | SegmentRow) for row, _ in self._unwritten.values())
 
     def store(self) -> None:
         """Write what waits, now: before anybody is told that it was applied."""

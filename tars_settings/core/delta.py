@@ -13,7 +13,6 @@ from itertools import pairwise
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from msgspec.structs import force_setattr
 
 from tars_settings.core.names import is_key, is_scope, overlap
 from tars_settings.core.stamp import MAX_EPOCH, MAX_GEN, Stamp
@@ -125,7 +124,7 @@ def delta_of(envelope: Envelope, payload: bytes, fleet: str) -> Delta:
 def _share_texts(body: DeltaBody) -> None:
     """Hold texts that deltas have in common once: writer, scope and reason were a quarter of what a key took."""
     for name in ("scope", "at", "by", "reason"):
-        force_setattr(body, name, _shared(getattr(body, name)))
+        msgspec.structs.force_setattr(body, name, _shared(getattr(body, name)))
 
 
 @functools.lru_cache(maxsize=4096)

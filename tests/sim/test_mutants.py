@@ -120,10 +120,15 @@ def only_the_topics_key_is_merged(patch: Patch) -> None:
 
 def signatures_are_not_checked(patch: Patch) -> None:
     patch.setattr(validity, "check_signature", _unchecked)
+    patch.setattr(validity, "verified", lambda envelope, purpose, fleet, _: _encoded(envelope, purpose, fleet))
 
 
 def _unchecked(envelope: Any, purpose: Any, fleet: str, public: bytes) -> bytes:
-    return validity.digest_of(validity.pae(purpose, fleet, envelope.kid, bytes(envelope.body)))
+    return validity.digest_of(_encoded(envelope, purpose, fleet))
+
+
+def _encoded(envelope: Any, purpose: Any, fleet: str) -> bytes:
+    return validity.pae(purpose, fleet, envelope.kid, bytes(envelope.body))
 
 
 def rows_are_not_verified(patch: Patch) -> None:
