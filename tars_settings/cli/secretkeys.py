@@ -170,7 +170,8 @@ class _Rotation:
 def _say(common: Common, done: _Rotation) -> None:
     for where in done.rotated:
         common.out.line(where)
-    common.out.note(f"{len(done.rotated)} secrets are encrypted under {done.to} now")
+    count = len(done.rotated)
+    common.out.note(f"{count} {'secret is' if count == 1 else 'secrets are'} encrypted under {done.to} now")
     if done.left:
         common.out.note(
             "left as they are, for a key above or below them is set too, or they are on trial (confirm or revert it "

@@ -118,10 +118,10 @@ class Plant:
             worker.end()
 
 
-def found_plant(home: Path, broker: Mosquitto) -> Plant:
+def found_plant(home: Path, broker: Mosquitto, *options: str) -> Plant:
     """Return a fleet at *home* whose commands need no further environment."""
     cli = Cli(home, {"TARS_SETTINGS_BROKER": broker.url})
-    done = cli("init", "--dir", str(home / "fleet"), "--json")
+    done = cli("init", "--dir", str(home / "fleet"), "--json", *options)
     assert done.code == 0, done.err
     made = done.document()
     assert made["published"], done.err

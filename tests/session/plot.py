@@ -109,7 +109,7 @@ STEPS = (
     Step(
         "Then what is in force is encrypted anew, and the old key can go.",
         "tars-settings keys rotate-secrets k2",
-        expects=(r"1 secrets are encrypted under k2",),
+        expects=(r"1 secret is encrypted under k2",),
     ),
     Step(
         "A backup is a file of signed envelopes, as good as a broker:",

@@ -92,7 +92,8 @@ class _Typed:
 def fleet(home: Path) -> Iterator[Plant]:
     """A founded fleet of ten ready workers, to which colleagues have pushed a few things."""
     with Mosquitto(home / "broker") as broker:
-        plant = found_plant(home, broker)
+        plant = found_plant(home, broker, "--writer", "ops-1")
+        plant.cli.environment |= {"LOGNAME": "ada"}
         try:
             for service, instances in WORKERS.items():
                 for instance in instances:
