@@ -244,8 +244,8 @@ def _tell(answer: Answer, workers: int, middle: Samples, last: Samples, missing:
 WORK = (
     "What is on top is the work of one change (measured by itself) and a turn of the loop. A message is read with one"
     " call to the system, the swap comes before the acknowledgement and before the disk. Of many workers on two cores"
-    " each stores what it swapped in, with a synchronised transaction, before the next has its turn; the peers store"
-    " nothing in their workers."
+    " each stores what it swapped in, with a synchronised transaction, before the next one has its turn; the peers'"
+    " workers store nothing."
 )
 BUSY = (
     "Each call that lets go of the interpreter (waiting, receiving, checking a signature) may wait an interval to have"
