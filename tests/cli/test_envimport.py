@@ -12,7 +12,7 @@ from tests.cli.documents import assert_fits
 from tests.cli.running import Plant
 from tests.real_input import dotenv_of
 
-SECRET = "sk-robot-0451"
+SECRET = "sk-in-a-file-of-ours"
 FILE = f"""\
 # of the kitchen
 STT_VAD_THRESHOLD=0.6

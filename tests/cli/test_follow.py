@@ -113,10 +113,11 @@ def test_a_secret_that_changes_is_masked_before_and_after(room: Room) -> None:
 
 
 def test_what_becomes_a_secret_is_masked_as_it_was_too(room: Room) -> None:
-    room.fleet.writer.push("stt-worker", {"mood": SECRET}, plain=["mood"]).wait(10)
+    open_yet = "not-a-secret-yet"
+    room.fleet.writer.push("stt-worker", {"mood": open_yet}, plain=["mood"]).wait(10)
     with WatchingRoom(room) as following:
         following.watch(1)
-        room.fleet.writer.push("stt-worker", {"mood": SECRET}, secret=["mood"])
+        room.fleet.writer.push("stt-worker", {"mood": open_yet}, secret=["mood"])
         (line,) = following.lines(1)
     assert line[2:4] == ["mood", f"{MASK} -> {MASK}"]
 

@@ -37,7 +37,7 @@ from tars_settings.settings import Settings, SettingsConfigDict
 from tars_settings.writer import Receipt, Reply, Report
 from tests.fleets import ALICE, delta_payload
 
-SECRET = "sk-robot-0451"
+SECRET = "sk-in-a-file-of-ours"
 
 
 class Gain(BaseModel):

@@ -18,7 +18,7 @@ from tars_settings.testing import MemoryFleet
 from tars_settings.writer import values
 from tests.brokers import eventually
 
-CANARY = "canary-in-a-mine"
+CANARY = "a-mutant-may-let-this-out"
 
 
 class Gate(Settings, service="gate"):
