@@ -36,7 +36,7 @@ TargetOrNone = Annotated[
     str | None, typer.Argument(metavar="SERVICE[@INSTANCE]", help="Whom it addresses; _all for every service")
 ]
 WordsArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE...]", help="What to set, such as vad_threshold=0.6")
+    list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="What to set, such as vad_threshold=0.6")
 ]
 FileOption = Annotated[
     str | None,
