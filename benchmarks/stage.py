@@ -21,6 +21,7 @@ from tars_settings.adapters.clock import SystemClock
 from tars_settings.adapters.replica import SqliteReplica
 from tars_settings.agent.follower import Follower
 from tars_settings.agent.loop import Agent
+from tars_settings.agent.trials import Trials
 from tars_settings.core.delta import Assignment, DeltaBody, parse_delta
 from tars_settings.core.head import (
     MAX_SEGMENT_BYTES,
@@ -39,6 +40,7 @@ from tars_settings.gossip.replicator import Replicator
 from tars_settings.schema import schema_hash, schema_of
 from tars_settings.settings import SnapshotBuilder
 from tars_settings.sources.environment import Environment
+from tars_settings.sources.trials import TrialStore
 from tests.brokers import Mosquitto
 from tests.integration.fleets import TestFleet
 
@@ -182,6 +184,7 @@ class Worker:
             keys=(),
             schema=(schema_hash(schema), schema),
             lkg=None,
+            trials=Trials(TrialStore(environment, SERVICE), self.agent.clock, replicator.peer.registers.holds),
             session="0",
         )
         self.swaps = 0

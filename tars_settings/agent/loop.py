@@ -1,7 +1,8 @@
 """The agent: a selector loop that carries out what the replicator wants.
 
 Order of a burst: read and verify all that is there, swap snapshots, then store. What must be stored first (a trust
-document before its use, an outbox row before its publication) says so and is.
+document before its use, an outbox row before its publication) says so and is. Plain changes of a connected worker wait
+a moment for the disk: of many workers on a host none waits for another's. A report on them comes after they are stored.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tars_settings.agent.audit import AuditTrail
 from tars_settings.agent.evidence import remembered_raws
 from tars_settings.agent.notices import NoticeBoard
 from tars_settings.agent.replays import Replays
-from tars_settings.core.records import AuditRow, HistoryRow, IndexRow, OutboxRow, Row, SegmentRow, identity
+from tars_settings.core.records import AuditRow, DeltaRow, HistoryRow, IndexRow, OutboxRow, Row, SegmentRow, identity
 from tars_settings.core.session import (
     Publish,
     Received,
@@ -58,10 +59,17 @@ BACKOFF_MOST_S: Final = 30.0
 UNSUITABLE_PAUSE_S: Final = 60.0
 STOP_WITHIN_S: Final = 5.0
 STORE_WITHIN_S: Final = 0.25
+STORE_SOON_S: Final = 0.05
+"""For how long a change waits for the disk, and for others to share a transaction with; last known good values wait as
+long."""
 DEAF_BATCHES: Final = 2
 MOST_DEAF_SESSIONS: Final = 3
 HEARING_S: Final = 60.0
 """A session that delivers after so long is no deaf one; the next that seems to be is left early again."""
+
+
+_CHANGES: Final = frozenset({DeltaRow, HistoryRow})
+_HEADS: Final = frozenset({IndexRow, SegmentRow})
 
 
 class Listener(Protocol):
@@ -522,19 +530,26 @@ class Agent:
         self._store_when_due()
 
     def _store_when_due(self) -> None:
-        """Store what a burst brought; heads, while catching up, a little later together with what comes next.
+        """Store what a burst brought, or a little later what the broker has and would give again.
 
-        A join is a handful of round trips, and each transaction waits for the disk: the trust document's is the only
-        one that must come before what rests on it. A head is read again where it was not stored.
+        Changes wait for those that follow, and for other workers on this host, which are to swap before anybody's disk
+        is waited for. Heads wait while catching up: a join is a handful of round trips, and the trust document's
+        transaction is the only one that must come before what rests on it.
         """
-        if not (self.connected and self.replicator.is_catching_up and self._are_heads()):
+        within_s = self._may_wait_s() if self._unwritten else 0.0
+        if not within_s:
             self._store()
-        elif self._unwritten and not self._store_waits:
+        elif not self._store_waits:
             self._store_waits = True
-            self.later(STORE_WITHIN_S, self.store)
+            self.later(within_s, self.store)
 
-    def _are_heads(self) -> bool:
-        return all(isinstance(row, IndexRow | SegmentRow) for row, _ in self._unwritten.values())
+    def _may_wait_s(self) -> float:
+        if not self.connected:
+            return 0.0
+        kinds = {type(row) for row, _ in self._unwritten.values()}
+        if kinds <= _CHANGES:
+            return STORE_SOON_S
+        return STORE_WITHIN_S if kinds <= _HEADS and self.replicator.is_catching_up else 0.0
 
     def store(self) -> None:
         """Write what waits, now: before anybody is told that it was applied."""

@@ -9,7 +9,7 @@ import pytest
 from tars_settings.adapters.clock import SystemClock
 from tars_settings.adapters.memory import MemoryBroker, MemoryReplica, MemoryTransport
 from tars_settings.agent.loop import Agent
-from tars_settings.core.records import Row, SegmentRow
+from tars_settings.core.records import DeltaRow, MarkRow, Row, SegmentRow
 from tars_settings.core.session import Received, SessionEvent
 from tars_settings.core.topics import Topics
 from tars_settings.gossip.effects import Follow, Notice, Persist, Rejected
@@ -54,6 +54,42 @@ def test_a_burst_is_one_transaction() -> None:
     eventually(lambda: len(replica.load()) == 8)
     assert replica.transactions == 1
     agent.stop()
+
+
+def test_changes_of_a_connected_worker_share_a_transaction_that_comes_before_any_report() -> None:
+    replica = Counting()
+    agent = agent_on(replica)
+    agent.connected = True
+    rows = [DeltaRow("stt-worker", bytes([n]) * 32, b"{}") for n in range(3)]
+    for row in rows:
+        agent._carry_out([Persist(put=(row,))])
+        agent._finish_burst()
+    assert replica.transactions == 0, "a burst waited for the disk"
+    agent.store()  # as a report does
+    assert (replica.transactions, list(replica.load())) == (1, rows)
+
+
+def test_what_waits_for_the_disk_is_stored_by_itself() -> None:
+    replica = Counting()
+    agent = agent_on(replica)
+    agent.connected = True
+    agent.start()
+    row = DeltaRow("stt-worker", b"d" * 32, b"{}")
+    agent.call(lambda: agent._carry_out([Persist(put=(row,))]))
+    eventually(lambda: list(replica.load()) == [row])
+    agent.stop()
+
+
+@pytest.mark.parametrize("row", [MarkRow("stt-worker", "a" * 32, 1, 1), SegmentRow("stt-worker", "a" * 32, 1, b"{}")])
+def test_a_row_that_is_no_plain_change_waits_for_nothing_and_takes_the_others_along(row: Row) -> None:
+    replica = Counting()
+    agent = agent_on(replica)
+    agent.connected = True
+    change = DeltaRow("stt-worker", b"d" * 32, b"{}")
+    agent._carry_out([Persist(put=(change, row))])
+    agent._finish_burst()
+    assert replica.transactions == 1
+    assert set(replica.load()) == {change, row}
 
 
 class Faulty:
