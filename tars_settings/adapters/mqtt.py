@@ -46,6 +46,7 @@ _log: Final = logging.getLogger("tars_settings.mqtt")
 
 Version = Literal[4, 5]
 
+_SUCCESS: Final = MQTTErrorCode.MQTT_ERR_SUCCESS
 _PACKETS_A_READ: Final = 64
 _VERDICT_S: Final = 1.0
 _FILTERS_A_PACKET: Final = 8
@@ -318,6 +319,10 @@ class _Buffered:
         """Return whether bytes wait here, that a selector cannot see."""
         return len(self._held) > 0
 
+    def is_dry(self) -> bool:
+        """Return whether nothing waits here, and the system had nothing more."""
+        return self._is_dry and not self._held
+
     def look_again(self) -> None:
         """Ask the system once more from now on: a selector said that something is there."""
         self._is_dry = False
@@ -345,9 +350,25 @@ class _Buffered:
 
 
 class _Client(Client):
+    on_plain: Callable[[bytes, bytes, bool], None]
+    """Called with topic, payload and retain flag of each PUBLISH that has no properties: as good as all."""
+
     def _create_socket(self) -> Any:
         made = super()._create_socket()
         return made if self._transport == "websockets" else _Buffered(made)
+
+    def _handle_publish(self) -> MQTTErrorCode:
+        # paho makes five tables of properties for each message, and matches it with callbacks that nobody registered:
+        # half of what a worker did before it looked at a change. What is not plain is left to it, faults too.
+        header, packet = self._in_packet["command"], self._in_packet["packet"]
+        qos = header >> 1 & 3
+        topic_end = 2 + int.from_bytes(packet[:2], "big")
+        begin = topic_end + (2 if qos else 0)
+        five = self._protocol == MQTTProtocolVersion.MQTTv5
+        if qos > 1 or topic_end == 2 or begin + five > len(packet) or (five and packet[begin]):
+            return super()._handle_publish()
+        self.on_plain(bytes(packet[2:topic_end]), bytes(packet[begin + five :]), bool(header & 1))
+        return self._send_puback(int.from_bytes(packet[topic_end:begin], "big")) if qos else _SUCCESS
 
     def __del__(self) -> None:
         # paho's own takes locks that a forked child may find held for ever; the session closes the socket itself.
@@ -405,6 +426,7 @@ class _Session:
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
+        client.on_plain = self._on_plain
         client.on_publish = self._on_publish
         client.on_subscribe = self._on_subscribe
         # Without this paho writes to the socket from within publish() and subscribe().
@@ -530,6 +552,8 @@ class _Session:
                 return
 
     def _is_drained(self, before: int) -> bool:
+        if self._buffer is not None and self._buffer.is_dry():
+            return True
         return self.ended or (len(self._events) == before and not self.pending())
 
     def write(self) -> None:
@@ -601,11 +625,16 @@ class _Session:
 
     def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
         try:
-            topic = message.topic
+            topic = message.topic.encode()
+        except UnicodeDecodeError:
+            topic = b"\xff"
+        self._on_plain(topic, bytes(message.payload), message.retain)
+
+    def _on_plain(self, topic: bytes, payload: bytes, retain: bool) -> None:
+        try:
+            self._events.append(Received(topic.decode(), payload, retain))
         except UnicodeDecodeError:
             _log.debug("a message was dropped: its topic is not UTF-8")
-            return
-        self._events.append(Received(topic, bytes(message.payload), message.retain))
 
     def _on_publish(self, _client: Client, _userdata: Any, mid: int, code: ReasonCode, _properties: Any) -> None:
         ref = self._publishes.pop(mid, None)

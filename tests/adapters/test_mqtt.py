@@ -68,6 +68,25 @@ def test_a_live_subscription_replays_nothing_on_5(mosquitto: Mosquitto) -> None:
     transport.close()
 
 
+@pytest.mark.parametrize("qos", [0, 1])
+@pytest.mark.parametrize("more", [[], ["-D", "publish", "user-property", "a", "b"]])
+def test_a_message_arrives_whole_with_properties_or_without(
+    mosquitto: Mosquitto, protocol: str, qos: int, more: list[str]
+) -> None:
+    transport = transport_to(mosquitto.url, protocol)
+    connected(transport)
+    transport.carry_out(Subscribe(1, ("a/+",)))
+    pump(transport, some(Subscribed))
+    payload = "x" * 300  # its length takes two bytes
+    command = [binary("mosquitto_pub"), "-V", "5", "-p", str(mosquitto.port), "-t", "a/ü", "-q", str(qos)]
+    subprocess.run([*command, *more, "-m", payload], check=True, timeout=10)
+    assert of(Received, pump(transport, some(Received))) == [Received("a/ü", payload.encode())]
+    # The next one comes: the first was acknowledged, and nothing of it was left over.
+    mosquitto.publish("a/next", b"", retain=False)
+    assert of(Received, pump(transport, some(Received))) == [Received("a/next", b"")]
+    transport.close()
+
+
 @pytest.mark.parametrize("retain", [True, False])
 def test_live_messages_carry_the_publishers_flag_on_5_only(mosquitto: Mosquitto, protocol: str, retain: bool) -> None:
     transport = transport_to(mosquitto.url, protocol)
