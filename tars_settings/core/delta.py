@@ -126,7 +126,10 @@ class Delta(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     def assignment(self, key: str) -> Assignment | None:
         """Return what it says of *key*, or None."""
-        return next((item for item in self.body.assign if item.key == key), None)
+        for item in self.body.assign:
+            if item.key == key:
+                return item
+        return None
 
     @property
     def trial(self) -> Trial | None:
@@ -147,25 +150,28 @@ _body_decoder: Final = msgspec.json.Decoder(DeltaBody)
 _COSIG: Final = b',"cosig":'
 
 
-def parse_delta(payload: bytes, fleet: str) -> tuple[Envelope, Delta]:
+def parse_delta(payload: bytes, fleet: str, *, claimed: bytes = b"") -> tuple[Envelope, Delta]:
     """Return the envelope and the delta in *payload*, form checked, signature not.
+
+    *claimed* is what :func:`~tars_settings.core.wire.claimed_digest` returned for it: that of an envelope in canonical
+    form without cosignatures is its digest.
 
     Raises:
         MalformedError: size, JSON, canonical form, grammar, distinct keys or bounds.
     """
     envelope = decode_single(payload)
-    return envelope, delta_of(envelope, payload, fleet)
+    return envelope, delta_of(envelope, payload, fleet, claimed=claimed)
 
 
-def delta_of(envelope: Envelope, payload: bytes, fleet: str) -> Delta:
-    """Return the delta in an envelope that was decoded from *payload*.
+def delta_of(envelope: Envelope, payload: bytes, fleet: str, *, claimed: bytes = b"") -> Delta:
+    """Return the delta in an envelope that was decoded from *payload*; *claimed* as in :func:`parse_delta`.
 
     Raises:
         MalformedError: the body is no delta.
     """
     raw_body = bytes(envelope.body)
     body = read_delta_body(raw_body)
-    digest = digest_of(pae("delta", fleet, envelope.kid, raw_body))
+    digest = claimed or digest_of(pae("delta", fleet, envelope.kid, raw_body))
     _share_texts(body)
     return Delta(Stamp(body.gen, body.epoch, _shared(envelope.kid), digest), body, payload)
 
@@ -210,11 +216,12 @@ def _check_body(body: DeltaBody) -> None:
     if not is_scope(body.scope):
         raise MalformedError("malformed delta: illegal scope")
     check_assignments(body.assign, what="delta")
-    if any(first.kid >= second.kid for first, second in pairwise(body.cosig)):
+    if body.cosig and any(first.kid >= second.kid for first, second in pairwise(body.cosig)):
         raise MalformedError("malformed delta: cosignatures that are not in the order of their key ids, each once")
     if isinstance(body.trial, Trial):
         _check_trial(body.trial, body.assign)
-    check_value(body.ext)
+    if body.ext:
+        check_value(body.ext)
 
 
 def _check_trial(trial: Trial, assign: tuple[Assignment, ...]) -> None:

@@ -17,6 +17,8 @@ ALL: Final = "_all"
 """The scope that every service reads, lowest in precedence."""
 
 MAX_KEY_CHARS: Final = 128
+MAX_SCOPE_CHARS: Final = 127
+"""Two names of at most 63, and what stands between them."""
 
 _SERVICE: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)
 _SEGMENT: Final = r"[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)*"
@@ -36,7 +38,13 @@ def is_key(key: str) -> bool:
     >>> is_key("audio.vad_threshold"), is_key("audio__vad"), is_key("audio_"), is_key("_audio")
     (True, False, False, False)
     """
-    return len(key) <= MAX_KEY_CHARS and _KEY.fullmatch(key) is not None
+    # The length first: what is remembered may come from anyone.
+    return len(key) <= MAX_KEY_CHARS and _is_path(key)
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_path(key: str) -> bool:
+    return _KEY.fullmatch(key) is not None
 
 
 def is_kid(text: str) -> bool:
@@ -85,9 +93,13 @@ class Scope(msgspec.Struct, frozen=True, order=True):
         return cls(service, instance or None)
 
 
-@functools.lru_cache(maxsize=1024)
 def is_scope(text: str) -> bool:
     """Return whether *text* is a legal scope."""
+    return len(text) <= MAX_SCOPE_CHARS and _is_scope(text)
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_scope(text: str) -> bool:
     if text == ALL:
         return True
     service, at, instance = text.partition("@")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
@@ -44,7 +43,7 @@ class Register(msgspec.Struct, frozen=True, eq=False, gc=False):
 
 
 class _Scope:
-    __slots__ = ("candidates", "digests", "highest", "live", "winners")
+    __slots__ = ("candidates", "digests", "highest", "live", "trying", "winners")
 
     def __init__(self) -> None:
         # By key, of all writers, in stamp order. A tuple: most keys have one, and there may be ten thousand.
@@ -53,7 +52,9 @@ class _Scope:
         self.digests: dict[bytes, Delta] = {}
         self.highest = (0, 0)
         # Per writer: for how many of its keys a delta is its greatest. Kept as it changes: a writer asks at each push.
-        self.live: dict[str, Counter[bytes]] = {}
+        self.live: dict[str, dict[bytes, int]] = {}
+        # The keys whose winner is on trial: most often none, and then no winner has to be looked at.
+        self.trying: set[str] = set()
 
 
 class Registers:
@@ -65,7 +66,9 @@ class Registers:
 
     def offer(self, delta: Delta) -> Outcome:
         """Merge a valid delta and return its fate. All of its assignments are merged, or, as a duplicate, none."""
-        held = self._scopes.setdefault(delta.scope, _Scope())
+        held = self._scopes.get(delta.body.scope)
+        if held is None:
+            held = self._scopes[delta.body.scope] = _Scope()
         if delta.stamp.digest in held.digests:
             return Outcome.DUPLICATE
         held.highest = max(held.highest, (delta.stamp.gen, delta.stamp.epoch))
@@ -95,25 +98,34 @@ class Registers:
         # The newest comes last: whoever sorts by stamp finds it sorted.
         held.winners.pop(item.key, None)
         held.winners[item.key] = Register(item.key, item, delta)
+        if delta.body.trial is not msgspec.UNSET:
+            held.trying.add(item.key)
+        elif held.trying:
+            held.trying.discard(item.key)
         return True
 
     @staticmethod
     def _count_live(held: _Scope, delta: Delta, before: Delta | None) -> None:
-        live = held.live.setdefault(delta.stamp.kid, Counter())
-        live[delta.stamp.digest] += 1
+        live = held.live.get(delta.stamp.kid)
+        if live is None:
+            live = held.live[delta.stamp.kid] = {}
+        live[delta.stamp.digest] = live.get(delta.stamp.digest, 0) + 1
         if before is not None:
-            live[before.stamp.digest] -= 1
-            if not live[before.stamp.digest]:
+            left = live[before.stamp.digest] = live[before.stamp.digest] - 1
+            if not left:
                 del live[before.stamp.digest]
 
     def _forget(self, held: _Scope, delta: Delta) -> None:
-        if any(delta in held.candidates.get(item.key, ()) for item in delta.body.assign):
-            return
+        for item in delta.body.assign:
+            if delta in held.candidates.get(item.key, ()):
+                return
         if held.digests.pop(delta.stamp.digest, None) is not None:
             self._forgotten.append(delta)
 
     def take_forgotten(self) -> tuple[Delta, ...]:
         """Return, once, the deltas that newer ones pushed out since the last call: a replica may drop their rows."""
+        if not self._forgotten:
+            return ()
         forgotten, self._forgotten = tuple(self._forgotten), []
         return forgotten
 
@@ -157,6 +169,11 @@ class Registers:
         """Return the winners of a scope, tombstones too, those that changed last at the end."""
         held = self._scopes.get(scope)
         return () if held is None else tuple(held.winners.values())
+
+    def tries_any(self, scope: str) -> bool:
+        """Return whether any winner of a scope is of a delta with a trial."""
+        held = self._scopes.get(scope)
+        return held is not None and bool(held.trying)
 
     def delta(self, scope: str, digest: bytes) -> Delta | None:
         """Return the held delta with this digest."""
@@ -260,9 +277,9 @@ def used(register: Register, is_undone: IsUndone) -> Register:
     return Register(register.key, undo, register.delta, undone=True)
 
 
-def _used(winners: Iterable[Register], is_undone: IsUndone) -> tuple[Register, ...]:
-    # Looked at before the call: few are on trial, and this is done at each change.
-    return tuple(one if one.delta.body.trial is msgspec.UNSET else used(one, is_undone) for one in winners)
+def _used(registers: Registers, scope: str, is_undone: IsUndone) -> tuple[Register, ...]:
+    winning = registers.winning(scope)
+    return tuple(used(one, is_undone) for one in winning) if registers.tries_any(scope) else winning
 
 
 class ScopeView(msgspec.Struct, frozen=True, eq=False):
@@ -282,6 +299,8 @@ class ScopeView(msgspec.Struct, frozen=True, eq=False):
     @property
     def says_anything(self) -> bool:
         """Whether any of them is effective."""
+        if not self.winners:
+            return False
         # Nothing lies above a key of one segment: most often the first look decides.
         return any("." not in one.key and not one.assignment.unset for one in self.winners) or bool(self.registers)
 
@@ -295,8 +314,7 @@ class FleetView(msgspec.Struct, frozen=True, eq=False):
     @classmethod
     def of(cls, registers: Registers, scopes: Iterable[str], is_undone: IsUndone = nothing_tried) -> FleetView:
         """Return the view of *scopes*, lowest precedence first; of trials what *is_undone* leaves, by default none."""
-        held = [(scope, _used(registers.winning(scope), is_undone)) for scope in scopes]
-        return cls(tuple(ScopeView(scope, winners) for scope, winners in held), is_undone)
+        return cls(tuple(ScopeView(scope, _used(registers, scope, is_undone)) for scope in scopes), is_undone)
 
     def deltas(self) -> tuple[Delta, ...]:
         """Return the deltas that the view rests on, each once."""

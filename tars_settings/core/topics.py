@@ -6,6 +6,7 @@ Whatever does not parse here is never subscribed to, stored under, logged raw or
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Final
 
@@ -177,7 +178,7 @@ class Topics(msgspec.Struct, frozen=True):
             return None
         parsed: Topic | None = None
         if text.startswith(f"{self.prefix}/"):
-            parsed = _parse_config(text[len(self.prefix) + 1 :].split("/"))
+            parsed = _parse_config(text[len(self.prefix) + 1 :])
         elif text.startswith(f"{self.health_prefix}/"):
             parsed = _parse_health(text[len(self.health_prefix) + 1 :].split("/"))
         return parsed
@@ -203,8 +204,9 @@ class Topics(msgspec.Struct, frozen=True):
         return f"{self.health_prefix}/_answer/{nonce}/+/+"
 
 
-def _parse_config(parts: list[str]) -> Topic | None:
-    match parts:
+@functools.lru_cache(maxsize=1024)
+def _parse_config(text: str) -> Topic | None:
+    match text.split("/"):
         case ["_trust"]:
             return TrustTopic()
         case ["_trust", n] if _DECIMAL.fullmatch(n):

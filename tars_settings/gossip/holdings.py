@@ -234,13 +234,13 @@ class Holdings:
         digest = claimed_digest("delta", self.fleet, payload)
         held = self.registers.delta(scope, digest)
         if held is None or held.raw != payload:
-            self._merge_unproven(payload, scope, kid, way)
+            self._merge_unproven(payload, digest, scope, kid, way)
             held = self.registers.delta(scope, digest)
         return digest if held is None else held.stamp.digest  # one object for both
 
-    def _merge_unproven(self, payload: bytes, scope: str, kid: str, way: Way) -> None:
+    def _merge_unproven(self, payload: bytes, claimed: bytes, scope: str, kid: str, way: Way) -> None:
         try:
-            _, delta = parse_delta(payload, self.fleet)
+            _, delta = parse_delta(payload, self.fleet, claimed=claimed)
         except MalformedError as error:
             self._emit(Rejected(f"segment of {scope}", error.reason, kid))
             return

@@ -274,11 +274,12 @@ class Peer(Holdings):
     # --- deltas ------------------------------------------------------------------------------------------------------
 
     def _receive_delta(self, topic: KeyTopic, payload: bytes, scope: str, key: str, way: Way) -> Standing:
-        held = self.registers.delta(scope, claimed_digest("delta", self.fleet, payload))
+        claimed = claimed_digest("delta", self.fleet, payload)
+        held = self.registers.delta(scope, claimed)
         if held is not None and held.raw == payload and held.assignment(key) is not None:
             self._emit(Merged(held, "duplicate", way))
             return self._compare(topic, payload)
-        delta, judgement = read_delta(payload, self.trust, self.floors.mark)
+        delta, judgement = read_delta(payload, self.trust, self.floors.mark, claimed=claimed)
         if delta.scope != scope or delta.assignment(key) is None:
             return self._reject(topic, payload, "wrong-topic", delta.stamp.kid)
         refused = self._refused(topic, payload, delta.stamp.kid, judgement, way)

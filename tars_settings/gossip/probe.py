@@ -100,6 +100,8 @@ class Prober:
         A question for each answer would be a batch, and a marker, for each topic: hundreds of markers that nothing
         bounds, and default mosquitto drops what is behind its 1,000th message to a client.
         """
+        if not self._queue:
+            return
         unanswered = sum(len(batch.unanswered) for batch in self._batches.values())
         while (size := self._next_size()) and unanswered + size <= MAX_UNANSWERED:
             topics = tuple(self._queue.popleft() for _ in range(size))

@@ -25,6 +25,8 @@ class WaitingPushes:
 
     def take_late(self, now_s: float) -> list[Push]:
         """Return, and keep no longer, the pushes whose time is over."""
+        if not self._waiting:
+            return []
         late = [push for push, due_s in self._waiting if due_s <= now_s]
         self._waiting = [(push, due_s) for push, due_s in self._waiting if due_s > now_s]
         return late

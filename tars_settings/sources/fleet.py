@@ -117,7 +117,7 @@ class Captured:
 
 def with_defaults(model: type, folded: Folded, said_elsewhere: set[str]) -> State:
     """Return the fleet's state over the field defaults that its leaves reach into."""
-    if not any(len(one.path) > 1 for one in folded.placed) or model_updates_defaults(model):
+    if not folded.is_deep or model_updates_defaults(model):
         return folded.state
     base = default_base(model, folded, said_elsewhere)
     return lay(base, folded.state) if base else folded.state

@@ -48,13 +48,15 @@ class Folded(msgspec.Struct, frozen=True):
     """What the fleet says to a model.
 
     ``placed`` is in order: lowest scope first, by stamp within. ``unknown`` are keys that the model does not have.
-    ``sealed`` maps the digests of deltas whose secrets do not open to the reason.
+    ``sealed`` maps the digests of deltas whose secrets do not open to the reason. ``is_deep``: some of it lies within
+    a nested model.
     """
 
     state: State
     placed: tuple[Placed, ...] = ()
     unknown: tuple[str, ...] = ()
     sealed: Mapping[bytes, tuple[Placed, str]] = {}  # msgspec copies an empty default
+    is_deep: bool = False
 
 
 class Folder:
@@ -78,13 +80,17 @@ class Folder:
         placed: list[Placed] = []
         unknown: dict[str, None] = {}
         sealed: dict[bytes, tuple[Placed, str]] = {}
+        is_deep = False
         for scope, held_now in scopes:
             ordered = tuple(held_now)
-            registers = frozenset(ordered)
             flat = self._flat.get(scope)
+            if flat is None and not ordered:
+                continue
+            registers = frozenset(ordered)
             if flat is not None and flat.take(registers, self._path_of):
                 placed += flat.placed.values()
                 unknown.update(flat.unknown)
+                is_deep = is_deep or flat.is_deep
                 state = lay(state, flat.layer) if state else flat.layer
                 continue
             layer: State = {}
@@ -93,10 +99,11 @@ class Folder:
             for register in standing(ordered):
                 self._fold_one(scope, register, layer, placed_here, unknown_here, sealed)
             placed += placed_here
+            is_deep = is_deep or _are_deep(placed_here)
             unknown.update(unknown_here)
             state = lay(state, layer) if state else layer
             self._keep_flat(scope, registers, placed_here, unknown_here, layer)
-        return Folded(state, tuple(placed), tuple(unknown), sealed)
+        return Folded(state, tuple(placed), tuple(unknown), sealed, is_deep)
 
     def _fold_one(
         self,
@@ -193,6 +200,7 @@ class _Flat:
         self.placed = {one.key: one for one in placed}
         self.unknown = dict.fromkeys(unknown)
         self.layer = layer
+        self.is_deep = _are_deep(placed)
         self._scope = scope
         self._registers = registers
         self._models = {above for one in registers for above in _above(one.key)}
@@ -240,6 +248,7 @@ class _Flat:
         if path is None:
             self.unknown[register.key] = None
             return
+        self.is_deep = self.is_deep or len(path) > 1
         self.placed.pop(register.key, None)
         self.placed[register.key] = Placed(self._scope, path, register, register.assignment.set)
         layer = self.layer = dict(self.layer)
@@ -248,6 +257,10 @@ class _Flat:
             layer[name] = below = dict(below) if isinstance(below, dict) else {}
             layer = below
         layer[path[-1]] = register.assignment.set
+
+
+def _are_deep(placed: Iterable[Placed]) -> bool:
+    return any(len(one.path) > 1 for one in placed)
 
 
 def _is_plain(register: Register) -> bool:

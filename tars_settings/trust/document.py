@@ -7,6 +7,7 @@ held one and received bytes give the next, or an error, and nothing else changes
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal
 
@@ -89,11 +90,16 @@ class Writer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
     def may_compact(self, scope: str) -> bool:
         """Return whether a grant covers the whole scope: only then a floor of this writer counts."""
-        return any(covers_scope(grant, scope) for grant in self.grants)
+        return _cover_scope(self.grants, scope)
 
     def touches(self, scope: str) -> bool:
         """Return whether a grant covers anything in the scope."""
         return any(touches(grant, scope) for grant in self.grants)
+
+
+@functools.lru_cache(maxsize=1024)
+def _cover_scope(grants: tuple[str, ...], scope: str) -> bool:
+    return any(covers_scope(grant, scope) for grant in grants)
 
 
 class TrustBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -49,18 +49,22 @@ def no_floors(scope: str) -> FloorMark:  # noqa: ARG001 - fits Floors
     return NO_FLOOR
 
 
-def read_delta(payload: bytes, document: TrustDocument, floors: Floors = no_floors) -> tuple[Delta, Judgement]:
+def read_delta(
+    payload: bytes, document: TrustDocument, floors: Floors = no_floors, *, claimed: bytes = b""
+) -> tuple[Delta, Judgement]:
     """Return the delta in *payload* and the verdict on it, its signature checked where its writer is listed.
+
+    *claimed* as in :func:`~tars_settings.core.delta.parse_delta`.
 
     Raises:
         MalformedError: it is no delta.
         BadSignatureError: its writer is listed and did not sign these bytes.
     """
-    envelope, delta = parse_delta(payload, document.fleet)
+    envelope, delta = parse_delta(payload, document.fleet, claimed=claimed)
     writer = document.writer(envelope.kid)
     if writer is not None:
         verified(envelope, "delta", document.fleet, writer.public)
-    return delta, judge(delta, document, floors(delta.scope))
+    return delta, judge(delta, document, floors(delta.body.scope))
 
 
 def prove(delta: Delta, document: TrustDocument) -> None:
