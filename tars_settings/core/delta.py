@@ -107,6 +107,12 @@ class DeltaBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
         # On Python 3.10 there are other empty tuples than the default (wire.one_empty_tuple); here for each delta.
         if not self.cosig:
             msgspec.structs.force_setattr(self, "cosig", ())
+        if not self.ext:
+            msgspec.structs.force_setattr(self, "ext", _NO_EXT)
+
+
+# One for all: 64 bytes for each of ten thousand deltas that have none.
+_NO_EXT: Final[dict[str, Any]] = {}
 
 
 class Delta(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -117,7 +123,16 @@ class Delta(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     stamp: Stamp
     body: DeltaBody
-    raw: bytes
+    source: bytes | msgspec.Raw
+
+    @property
+    def raw(self) -> bytes:
+        """The exact bytes that carry it."""
+        return bytes(self.source)
+
+    def lies_in(self, part: msgspec.Raw) -> None:
+        """Hold the bytes as a part of the segment that carries them too: equal ones, once instead of twice."""
+        msgspec.structs.force_setattr(self, "source", part)
 
     @property
     def scope(self) -> str:

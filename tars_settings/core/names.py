@@ -42,7 +42,7 @@ def is_key(key: str) -> bool:
     return len(key) <= MAX_KEY_CHARS and _is_path(key)
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=512)
 def _is_path(key: str) -> bool:
     return _KEY.fullmatch(key) is not None
 

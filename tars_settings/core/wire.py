@@ -34,7 +34,7 @@ Purpose = Literal["delta", "head", "trust", "floor", "cosign", "beacon", "questi
 """What a signature was made for. It is inside what is signed: no envelope passes for another kind."""
 
 T = TypeVar("T")
-Raw: Final = msgspec.Raw
+Raw = msgspec.Raw
 """Exact bytes of JSON."""
 
 encode: Final = msgspec.json.Encoder().encode

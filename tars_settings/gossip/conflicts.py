@@ -16,7 +16,7 @@ from tars_settings.gossip.effects import Conflict, Equivocation
 
 MAX_CONFLICTS: Final = 256
 MAX_EPOCHS: Final = 16_384
-"""Epochs of which is remembered what was signed under them, a hundred bytes each."""
+"""Epochs of each scope, writer and gen of which is remembered what was signed under them."""
 
 
 class Conflicts:
@@ -45,22 +45,24 @@ class Equivocations:
     """Those that were seen, the latest 256, each once, with both envelopes as evidence."""
 
     def __init__(self) -> None:
-        self._signed: OrderedDict[tuple[str, str, int, int], bytes] = OrderedDict()
+        # By scope, writer and gen, what was signed under each epoch: digests that the deltas have anyway.
+        self._signed: dict[tuple[str, str, int], dict[int, bytes]] = {}
         self._seen: OrderedDict[tuple[bytes, bytes], Equivocation] = OrderedDict()
 
     def note(self, delta: Delta, registers: Registers) -> Equivocation | None:
         """Return what a valid delta and an earlier one of its writer prove, where it was not seen before."""
         stamp = delta.stamp
-        place = (delta.scope, stamp.kid, stamp.gen, stamp.epoch)
-        earlier = self._signed.setdefault(place, stamp.digest)
-        if len(self._signed) > MAX_EPOCHS:
-            self._signed.popitem(last=False)
+        epochs = self._signed.setdefault((delta.scope, stamp.kid, stamp.gen), {})
+        earlier = epochs.setdefault(stamp.epoch, stamp.digest)
+        if len(epochs) > MAX_EPOCHS:
+            del epochs[next(iter(epochs))]
         pair = (min(earlier, stamp.digest), max(earlier, stamp.digest))
         if earlier == stamp.digest or pair in self._seen:
             return None
         held = registers.delta(delta.scope, earlier)
         raws = (delta.raw,) if held is None else (held.raw, delta.raw)
-        self._seen[pair] = found = Equivocation(*place, earlier.hex(), stamp.digest.hex(), raws)
+        named = (delta.scope, stamp.kid, stamp.gen, stamp.epoch, earlier.hex(), stamp.digest.hex())
+        self._seen[pair] = found = Equivocation(*named, raws)
         if len(self._seen) > MAX_CONFLICTS:
             self._seen.popitem(last=False)
         return found

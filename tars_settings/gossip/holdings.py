@@ -21,7 +21,7 @@ from tars_settings.core.topics import (
     Topics,
     TrustTopic,
 )
-from tars_settings.core.wire import claimed_digest
+from tars_settings.core.wire import Raw, claimed_digest
 from tars_settings.errors import MalformedError, RejectedError
 from tars_settings.gossip.chain import Chain
 from tars_settings.gossip.conflicts import Conflicts, Equivocations
@@ -188,6 +188,8 @@ class Holdings:
         """Check the own signatures of up to *count* deltas, and have them stored."""
         for _ in range(min(count, len(self._unproven))):
             self.prove(next(iter(self._unproven.values())))
+        if not self._unproven:
+            self._unproven = OrderedDict()  # an emptied one stays as large as it was
 
     def prove(self, delta: Delta) -> bool:
         """Check a delta's own signature: have it stored, or void it and name its writer."""
@@ -224,19 +226,24 @@ class Holdings:
     def _read_segment(self, scope: str, kid: str, n: int, payload: bytes, way: Way) -> None:
         """Merge what a segment carries; the index vouches for its bytes, so signatures are checked later."""
         segment = parse_segment(payload)
-        listed = [self._read_inline(bytes(raw), scope, kid, way) for raw in segment.deltas]
+        listed = [self._read_inline(raw, scope, kid, way) for raw in segment.deltas]
         listed += [bytes.fromhex(ref.digest) for ref in segment.large]
         self.head(scope, kid).listed[n] = tuple(listed)
         if segment.large:
             self.large.setdefault((scope, kid), {}).update({ref.digest: ref for ref in segment.large})
 
-    def _read_inline(self, payload: bytes, scope: str, kid: str, way: Way) -> bytes:
+    def _read_inline(self, part: Raw, scope: str, kid: str, way: Way) -> bytes:
+        payload = bytes(part)
         digest = claimed_digest("delta", self.fleet, payload)
         held = self.registers.delta(scope, digest)
         if held is None or held.raw != payload:
             self._merge_unproven(payload, digest, scope, kid, way)
             held = self.registers.delta(scope, digest)
-        return digest if held is None else held.stamp.digest  # one object for both
+        if held is None:
+            return digest
+        if held.raw == payload:
+            held.lies_in(part)
+        return held.stamp.digest  # one object for both
 
     def _merge_unproven(self, payload: bytes, claimed: bytes, scope: str, kid: str, way: Way) -> None:
         try:

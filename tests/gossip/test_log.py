@@ -7,8 +7,10 @@ from itertools import pairwise
 
 import pytest
 
+from tars_settings.core.delta import Delta
 from tars_settings.core.head import parse_segment, segment_digest
-from tars_settings.core.topics import IndexTopic, SegmentTopic
+from tars_settings.core.topics import IndexTopic, KeyTopic, SegmentTopic
+from tars_settings.core.wire import Raw
 from tars_settings.gossip.effects import Effect
 from tars_settings.gossip.log import Built, build, lacks_own
 from tars_settings.gossip.peer import Peer
@@ -130,3 +132,27 @@ def test_a_segment_that_comes_before_its_index_is_waited_for() -> None:
     reader.receive(IndexTopic(SCOPE, ALICE.kid), built.index, "live")
     assert reader.head(SCOPE, ALICE.kid).missing() == ()
     assert "a" in reader.registers.winners(SCOPE)
+
+
+def test_the_bytes_of_a_delta_that_a_segment_carries_are_held_once_whichever_came_first() -> None:
+    writer, reader = new_peer(), new_peer()
+    first, second = delta(ALICE, 1, set_("a")), delta(ALICE, 2, set_("b"))
+    for one in (first, second):
+        writer.merge(one, "own")
+    built = build(writer, SCOPE, ALICE)
+    reader.receive(KeyTopic(SCOPE, "a"), first.raw, "live")
+    assert isinstance(held(reader, "a").source, bytes)
+    reader.receive(IndexTopic(SCOPE, ALICE.kid), built.index, "probe")
+    for n, payload in built.segments.items():
+        reader.receive(SegmentTopic(SCOPE, ALICE.kid, n), payload, "probe")
+    reader.prove_some(10)
+    for key, sent in (("a", first), ("b", second)):
+        assert isinstance(held(reader, key).source, Raw), "a copy of its own, beside the segment"
+        assert held(reader, key).raw == sent.raw
+        assert reader.desired(KeyTopic(SCOPE, key)) == sent.raw
+
+
+def held(peer: Peer, key: str) -> Delta:
+    register = peer.registers.winner(SCOPE, key)
+    assert register is not None
+    return register.delta
