@@ -49,6 +49,9 @@ COMPARE_WITHIN_S: Final = 2.0
 ASK_ALL_UP_TO: Final = 100
 """Workers that are all asked to report at once; of more, about this many are, unless everyone is to answer."""
 ANSWERS_PER_S: Final = 500
+AT_ONCE_UP_TO: Final = 4
+"""Workers that answer without a pause. Of more on one host, those that swapped first would store, and report, while the
+others still wait for their turn."""
 
 
 class Writer:
@@ -494,9 +497,11 @@ class Writer:
     def _ack(self, scope: str, *, everyone: bool) -> Ack:
         with self._changed:
             live = [one for one, _ in self._heard.readers(scope) if one.state != "offline"]
-        if len(live) <= ASK_ALL_UP_TO:
+        if len(live) <= AT_ONCE_UP_TO:
             return Ack(1, 0.0)
-        return Ack(1, len(live) / ANSWERS_PER_S) if everyone else Ack(len(live) // ASK_ALL_UP_TO, 1.0)
+        if everyone or len(live) <= ASK_ALL_UP_TO:
+            return Ack(1, len(live) / ANSWERS_PER_S)
+        return Ack(len(live) // ASK_ALL_UP_TO, 1.0)
 
     # --- results -----------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,13 @@ from tests.join.conftest import InMemory, Stt
 
 @pytest.mark.parametrize(
     ("live", "everyone", "expected"),
-    [(100, False, (1, 0.0)), (100, True, (1, 0.0)), (1000, False, (10, 1.0)), (1000, True, (1, 2.0))],
+    [
+        (4, False, (1, 0.0)),
+        (100, False, (1, 0.2)),
+        (100, True, (1, 0.2)),
+        (1000, False, (10, 1.0)),
+        (1000, True, (1, 2.0)),
+    ],
 )
 def test_of_many_workers_a_share_is_asked_and_everyone_on_demand_spread_over_time(
     memory: InMemory, monkeypatch: pytest.MonkeyPatch, live: int, everyone: bool, expected: tuple[int, float]
