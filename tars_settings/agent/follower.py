@@ -45,6 +45,8 @@ T = TypeVar("T", bound=BaseSettings)
 _log: Final = logging.getLogger("tars_settings.agent")
 
 MAX_ACKED: Final = 32
+MAX_UNKNOWN: Final = 64
+"""Keys that a report names of those that the model does not have: a scope of ten thousand would outgrow the packet."""
 REGULAR_S: Final = 600.0
 REFUSAL_S: Final = 1.0
 LKG_WITHIN_S: Final = 0.05
@@ -383,7 +385,7 @@ class Follower(Generic[T]):
             acked=dict(self._acked),
             refused=status.refused,
             shadowed=dict(status.shadowed),
-            unknown=status.unknown,
+            unknown=status.unknown[:MAX_UNKNOWN],
             trials=status.trials,
             lacking=status.lacking,
             schema=self._schema[0],
@@ -393,7 +395,7 @@ class Follower(Generic[T]):
             pid=os.getpid(),
             at=self._agent.clock.wall().isoformat(timespec="milliseconds"),
             counters=status.counters,
-            notes=tuple(note for note in (status.unstored, status.held_back) if note),
+            notes=tuple(note for note in (status.unstored, status.held_back, _more(status.unknown)) if note),
             ext={"session": self._session},
         )
 
@@ -483,6 +485,11 @@ class Follower(Generic[T]):
         self._trial_s = float("-inf")
         self.report("offline")
         self._report_s = float("-inf")
+
+
+def _more(unknown: tuple[str, ...]) -> str:
+    left = len(unknown) - MAX_UNKNOWN
+    return f"{left} more keys that the model does not have" if left > 0 else ""
 
 
 def keys_of_model(schema: bytes) -> tuple[str, ...]:

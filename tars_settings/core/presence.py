@@ -46,8 +46,8 @@ class Presence(msgspec.Struct, frozen=True, omit_defaults=True):
     """A report. Unknown fields of later releases are passed over.
 
     ``acked`` maps delta digests (hex, 64 digits) to their fate here, the last 32. ``shadowed`` maps keys that the fleet
-    sets to the source above that wins instead. ``unknown`` are fleet keys that the model does not have. ``trials`` are
-    the deltas on trial, as they were at the time of the report.
+    sets to the source above that wins instead. ``unknown`` are fleet keys that the model does not have, the first 64.
+    ``trials`` are the deltas on trial, as they were at the time of the report.
     """
 
     v: int

@@ -47,3 +47,16 @@ def test_a_wait_ends_when_it_is_enough_and_not_before_it_was_read_back(memory: I
     report = memory.writer.push(Stt, {"vad_threshold": 0.6}).wait(60, enough=enough)
     assert (report.stage, report.applied, report.asked) == ("retained", 1, 2)
     assert stages[-1] == "retained"
+
+
+def test_a_report_names_some_of_many_keys_that_the_model_does_not_have_and_counts_the_others(
+    memory: InMemory, started: Any
+) -> None:
+    live = started()
+    for part in ("a", "b"):
+        values = {f"{part}{n}": n for n in range(50)}
+        assert memory.writer.push("stt-worker", values, plain=list(values)).wait(10).applied == 1
+    assert len(live.status.unknown) == 100, "the model has them"
+    report = live._follower.presence()
+    assert len(report.unknown) == 64
+    assert "36 more keys that the model does not have" in report.notes
