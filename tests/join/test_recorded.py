@@ -68,6 +68,8 @@ def test_a_worker_that_starts_again_remembers(memory: InMemory, started: Started
     fleet.close()
     again = memory.join(name="pi-4")
     assert again.current.vad_threshold == 0.5
+    # Those are asked of whom it has heard that they are there.
+    eventually(lambda: [one.state for one in memory.writer.presences(SCOPE)] == ["ready"])
     (answer,) = memory.writer.ask(SCOPE, EVERYTHING, to=(f"{SCOPE}@pi-4",))
     assert epochs(answer.history, memory) == [5, 4, 3, 2, 1]
 
