@@ -200,10 +200,11 @@ class MemoryTransport:
     def deliver(self, event: SessionEvent) -> None:
         """Put an event into the inbox, from any thread."""
         self._inbox.append(event)
-        if self._pair is not None:
-            # A full buffer means that a wake-up is under way already.
-            with contextlib.suppress(BlockingIOError):
-                self._pair[1].send(b"\0")
+        pair = self._pair
+        if pair is not None:
+            # A full buffer means that a wake-up is under way already; a closed one, that its thread has just left.
+            with contextlib.suppress(OSError):
+                pair[1].send(b"\0")
 
     def fileno(self) -> int:
         """Return the waiting end of the pair, or -1."""
