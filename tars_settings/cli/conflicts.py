@@ -11,9 +11,9 @@ import typer
 from tars_settings.adapters.replica import SqliteReplica
 from tars_settings.cli.common import Common, command
 from tars_settings.cli.history import writer_of
-from tars_settings.cli.look import OfflineOption, RevealOption, TimeoutOption
+from tars_settings.cli.options import CatchUpOption, OfflineOption, PeersOption, RevealOption
 from tars_settings.cli.reading import Values
-from tars_settings.cli.remembering import Known, PeersOption, known_of
+from tars_settings.cli.remembering import Known, known_of
 from tars_settings.cli.render import Table, moment_text, rows_of, value_text
 from tars_settings.core.audit import CONFLICT
 from tars_settings.core.names import Scope
@@ -56,7 +56,7 @@ def conflicts(
     limit: LimitOption = 50,
     offline: OfflineOption = False,
     peers: PeersOption = PEERS,
-    timeout_s: TimeoutOption = 5.0,
+    timeout_s: CatchUpOption = 5.0,
 ) -> int:
     """Show changes that crossed: of two pushes that replaced the same value one won, and one was lost unseen.
 

@@ -11,7 +11,8 @@ import typer
 from tars_settings.adapters.keyfiles import write_key
 from tars_settings.cli.common import Common
 from tars_settings.cli.founding import adopt_trust
-from tars_settings.cli.ratify import OutOption, YesOption, confirmed, signing_key
+from tars_settings.cli.options import YesOption
+from tars_settings.cli.ratify import OutOption, confirmed, signing_key
 from tars_settings.cli.reading import from_replica
 from tars_settings.cli.render import MASK, Table, printable, rows_of, value_text
 from tars_settings.cli.scopes import every_scope

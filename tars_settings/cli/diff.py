@@ -13,10 +13,10 @@ import typer
 from tars_settings.cli.common import CONNECT_WITHIN_S, Common, command
 from tars_settings.cli.filediff import said_by
 from tars_settings.cli.files import Content, read_content
-from tars_settings.cli.look import RevealOption, TimeoutOption
+from tars_settings.cli.options import CatchUpOption, PeersOption, RevealOption
 from tars_settings.cli.profiles import opened, wish
 from tars_settings.cli.reading import Reading, Values, from_replica, spoken_for
-from tars_settings.cli.remembering import Known, PeersOption, known
+from tars_settings.cli.remembering import Known, known
 from tars_settings.cli.render import Table, rows_of
 from tars_settings.cli.undoing import shown
 from tars_settings.core.delta import Assignment
@@ -81,7 +81,7 @@ def diff(
     form: FormatOption = None,
     reveal: RevealOption = None,
     peers: PeersOption = PEERS,
-    timeout_s: TimeoutOption = 5.0,
+    timeout_s: CatchUpOption = 5.0,
 ) -> int:
     """Show how two states differ: exit code 1 where they do, 0 where they do not. Secrets are masked, and compared.
 

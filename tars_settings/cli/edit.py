@@ -20,22 +20,18 @@ from tars_settings.cli.common import CONNECT_WITHIN_S, Common, command
 from tars_settings.cli.differences import NOT_SET
 from tars_settings.cli.editor import edited
 from tars_settings.cli.founding import adopt_trust
-from tars_settings.cli.push import (
+from tars_settings.cli.options import (
     ByOption,
-    DryRunOption,
     PlainOption,
     QuorumOption,
     ReasonOption,
+    RehearseOption,
     SecretOption,
     SplitOption,
-    TargetArgument,
-    TimeoutOption,
-    Told,
     WaitAllOption,
     WaitOption,
-    how_of,
-    published,
 )
+from tars_settings.cli.push import TargetArgument, TimeoutOption, Told, how_of, published
 from tars_settings.cli.ratify import confirmed
 from tars_settings.cli.reading import Reading, Values, folded
 from tars_settings.cli.sheet import Row, SheetError, changes, kept, parsed, with_errors, without_errors, written
@@ -75,7 +71,7 @@ def edit(
     plain: PlainOption = False,
     yes: YesOption = False,
     split: SplitOption = False,
-    dry_run: DryRunOption = False,
+    dry_run: RehearseOption = False,
     wait: WaitOption = True,
     wait_all: WaitAllOption = False,
     quorum: QuorumOption = None,

@@ -12,7 +12,8 @@ from tars_settings.cli.candidates import NOTHING, Candidate, candidates, default
 from tars_settings.cli.claims import Claim, claims, of_instance
 from tars_settings.cli.common import Common, command
 from tars_settings.cli.described import Described, about
-from tars_settings.cli.look import KeyArgument, OfflineOption, RevealOption, TimeoutOption, say_how
+from tars_settings.cli.look import KeyArgument, say_how
+from tars_settings.cli.options import CatchUpOption, OfflineOption, RevealOption
 from tars_settings.cli.reading import Reading, Values, folded, read
 from tars_settings.cli.render import Table, rows_of, value_text
 from tars_settings.core.names import Scope, check_key, check_service, overlap
@@ -38,7 +39,7 @@ def explain(
     instance: InstanceOption = None,
     reveal: RevealOption = None,
     offline: OfflineOption = False,
-    timeout_s: TimeoutOption = 5.0,
+    timeout_s: CatchUpOption = 5.0,
 ) -> int:
     """Say why a setting has its value: who set it, what it shadows, and what each worker makes of it.
 

@@ -12,6 +12,7 @@ import typer
 
 from tars_settings.cli.common import CONNECT_WITHIN_S, Common, command
 from tars_settings.cli.founding import adopt_trust
+from tars_settings.cli.options import CatchUpOption
 from tars_settings.cli.reading import spoken_for
 from tars_settings.cli.render import Table, rows_of, several
 from tars_settings.core.names import ALL, Scope
@@ -33,7 +34,6 @@ VerifyOption = Annotated[
     Path | None, typer.Option("--verify", metavar="FILE", help="Check an export, offline, and write nothing")
 ]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Export what this host's replica holds")]
-TimeoutOption = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=0, help="How long to catch up")]
 
 
 def register(app: typer.Typer) -> None:
@@ -48,7 +48,7 @@ def export(
     file: FileOption = None,
     verify: VerifyOption = None,
     offline: OfflineOption = False,
-    timeout_s: TimeoutOption = 5.0,
+    timeout_s: CatchUpOption = 5.0,
 ) -> int:
     """Write the fleet's signed envelopes, one a line: a file that is as good as a broker. Secrets stay encrypted.
 

@@ -8,9 +8,9 @@ import typer
 
 from tars_settings.cli.audit import show_audit
 from tars_settings.cli.common import Common, command
-from tars_settings.cli.look import OfflineOption, RevealOption, TimeoutOption
+from tars_settings.cli.options import CatchUpOption, OfflineOption, PeersOption, RevealOption
 from tars_settings.cli.reading import Values
-from tars_settings.cli.remembering import Known, PeersOption, known
+from tars_settings.cli.remembering import Known, known
 from tars_settings.cli.render import Table, moment_text, rows_of, value_text
 from tars_settings.core.delta import Assignment
 from tars_settings.core.names import Scope, check_key, overlap
@@ -44,7 +44,7 @@ def history(
     offline: OfflineOption = False,
     peers: PeersOption = PEERS,
     audit: AuditOption = False,
-    timeout_s: TimeoutOption = 5.0,
+    timeout_s: CatchUpOption = 5.0,
 ) -> int:
     """Show who changed what, when and why, newest first; every entry's signature is checked. Secrets are masked.
 

@@ -17,7 +17,7 @@ from tars_settings.cli import envimport
 from tars_settings.cli.common import CONNECT_WITHIN_S, INTERRUPTED, Common, command
 from tars_settings.cli.envimport import EnvOptions
 from tars_settings.cli.export import summary, table
-from tars_settings.cli.push import ByOption, ModelOption, PlainOption, ReasonOption, SecretOption
+from tars_settings.cli.options import ByOption, ModelOption, PlainOption, ReasonOption, SecretOption
 from tars_settings.cli.render import several
 from tars_settings.cli.visitor import Visitor
 from tars_settings.core.names import Scope

@@ -13,12 +13,12 @@ from tars_settings.cli import cosigning, sealkey, secretkeys
 from tars_settings.cli.common import Common, command
 from tars_settings.cli.cosigning import DemandOption, demands_of, upheld
 from tars_settings.cli.founding import TRUST_FILE, adopt_trust
+from tars_settings.cli.options import OfflineOption, YesOption
 from tars_settings.cli.ratify import (
     OutOption,
     ReasonOption,
     RootKeyOption,
     Signing,
-    YesOption,
     confirmed,
     homes,
     public_key,
@@ -49,7 +49,6 @@ PublicOption = Annotated[
 ]
 FileOption = Annotated[Path | None, typer.Option("--file", metavar="FILE", help="Where the key goes")]
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A trust document, signed or to be signed")]
-OfflineOption = Annotated[bool, typer.Option("--offline", help="Read this host's replica, and not the broker")]
 
 
 def register(keys: typer.Typer) -> None:

@@ -9,8 +9,9 @@ import typer
 
 from tars_settings.cli.common import Common, command
 from tars_settings.cli.described import Described, about
-from tars_settings.cli.look import OfflineOption, RevealOption, TimeoutOption, by_key, say_how, told, value_cell
+from tars_settings.cli.look import by_key, say_how, told, value_cell
 from tars_settings.cli.moments import Since, now
+from tars_settings.cli.options import CatchUpOption, OfflineOption, RevealOption
 from tars_settings.cli.reading import Reading, Values, read
 from tars_settings.cli.render import Table, rows_of
 from tars_settings.cli.selection import Selection
@@ -57,7 +58,7 @@ def list_values(
     instances: InstancesOption = False,
     reveal: RevealOption = None,
     offline: OfflineOption = False,
-    timeout_s: TimeoutOption = 5.0,
+    timeout_s: CatchUpOption = 5.0,
 ) -> int:
     """List what the fleet sets, who set it, when and why. Secrets are masked.
 

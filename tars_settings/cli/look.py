@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tars_settings.cli.common import Common, command
+from tars_settings.cli.options import CatchUpOption, OfflineOption, RevealOption
 from tars_settings.cli.reading import Reading, Values, folded, read
 from tars_settings.cli.render import value_text
 from tars_settings.cli.tried import document as trial_document
@@ -22,11 +23,6 @@ TargetArgument = Annotated[
     str, typer.Argument(metavar="SERVICE[@INSTANCE]", help="Whose setting; _all for every service")
 ]
 KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="The dotted path of one setting")]
-RevealOption = Annotated[
-    list[str] | None, typer.Option("--reveal", metavar="KEY", help="Show this secret; it is noted in the audit log")
-]
-OfflineOption = Annotated[bool, typer.Option("--offline", help="Read this host's replica, and not the broker")]
-TimeoutOption = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=0, help="How long to catch up")]
 
 
 def register(app: typer.Typer) -> None:
@@ -80,7 +76,7 @@ def get(
     key: KeyArgument,
     reveal: RevealOption = None,
     offline: OfflineOption = False,
-    timeout_s: TimeoutOption = 5.0,
+    timeout_s: CatchUpOption = 5.0,
 ) -> int:
     """Print what the fleet says of one key: instance over service over _all. Exit code 1 where it says nothing.
 

@@ -10,10 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from tars_settings.cli.common import Common, command
-from tars_settings.cli.look import RevealOption
+from tars_settings.cli.options import DryRunOption, ReasonOption, RevealOption, TimeoutOption, WaitOption, YesOption
 from tars_settings.cli.profiles import SERVICE, Profile, check_name, opened, parse_profile, profile_of, says, wish
-from tars_settings.cli.push import ReasonOption, WaitOption
-from tars_settings.cli.ratify import YesOption, confirmed
+from tars_settings.cli.ratify import confirmed
 from tars_settings.cli.reading import Reading, Values, spoken_for
 from tars_settings.cli.remembering import connected
 from tars_settings.cli.render import Table, moment_text, rows_of, value_text
@@ -44,8 +43,6 @@ WhatArgument = Annotated[
 OnlyArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[SERVICE[@INSTANCE]]...", help="Only these; by default all of it")
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what it would do, and do nothing")]
-TimeoutOption = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=0, help="How long to wait")]
 
 
 def register(app: typer.Typer) -> None:

@@ -14,9 +14,21 @@ import typer
 from tars_settings.cli import canary as canaries
 from tars_settings.cli.carrying import How, carry_out
 from tars_settings.cli.change import Change, CosignedChange
-from tars_settings.cli.common import WAIT_ALL, Common, command
+from tars_settings.cli.common import Common, command
 from tars_settings.cli.cosigning import CosignedOption, CosignOption, draft_in
 from tars_settings.cli.files import Content, read_content
+from tars_settings.cli.options import (
+    ByOption,
+    ModelOption,
+    PlainOption,
+    QuorumOption,
+    ReasonOption,
+    RehearseOption,
+    SecretOption,
+    SplitOption,
+    WaitAllOption,
+    WaitOption,
+)
 from tars_settings.cli.quorum import Quorum
 from tars_settings.cli.render import MASK, value_text
 from tars_settings.cli.tried import seconds
@@ -48,26 +60,9 @@ FormatOption = Annotated[
     str | None, typer.Option("--format", metavar="FORMAT", help="The file's format: env, json, yaml or toml")
 ]
 SkipOption = Annotated[bool, typer.Option("--skip-unknown", help="Leave out what is no setting of the workers")]
-SplitOption = Annotated[bool, typer.Option("--split", help="Push in several deltas where one is too small; not atomic")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would change, ask the workers, push nothing")]
 KeysArgument = Annotated[list[str], typer.Argument(metavar="KEY...", help="What to unset")]
-ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept with the change")]
-ByOption = Annotated[str | None, typer.Option("--by", metavar="NAME", help="Who; by default this user")]
-ModelOption = Annotated[
-    str | None, typer.Option("--model", metavar="MODULE:CLASS", help="Type and check the values by this Settings class")
-]
-SecretOption = Annotated[list[str] | None, typer.Option("--secret", metavar="KEY", help="Encrypt this key's value")]
-PlainOption = Annotated[bool, typer.Option("--plain", help="No key of this push that nobody described is a secret")]
 ExpectOption = Annotated[
     int | None, typer.Option("--expect-epoch", metavar="N", min=0, help="Refuse when the scope is not at this epoch")
-]
-WaitOption = Annotated[
-    bool,
-    typer.Option("--wait/--no-wait", help="Wait for the workers' answers; --wait all asks every one of a large fleet"),
-]
-WaitAllOption = Annotated[bool, typer.Option(WAIT_ALL, hidden=True)]
-QuorumOption = Annotated[
-    str | None, typer.Option("--quorum", metavar="N|N%", help="How many of the workers asked must have applied it")
 ]
 TimeoutOption = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=0, help="How long to wait for them")]
 
@@ -114,7 +109,7 @@ def push(
     plain: PlainOption = False,
     expect_epoch: ExpectOption = None,
     split: SplitOption = False,
-    dry_run: DryRunOption = False,
+    dry_run: RehearseOption = False,
     revert_after: RevertOption = None,
     canary: CanaryOption = None,
     bake: BakeOption = None,
@@ -253,7 +248,7 @@ def unset(
     reason: ReasonOption = "",
     by: ByOption = None,
     expect_epoch: ExpectOption = None,
-    dry_run: DryRunOption = False,
+    dry_run: RehearseOption = False,
     revert_after: RevertOption = None,
     cosign: CosignOption = None,
     wait: WaitOption = True,

@@ -43,7 +43,6 @@ OutOption = Annotated[
     Path | None, typer.Option("--out", metavar="FILE", help="Write the document to this file, and publish nothing")
 ]
 ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept in the trust document")]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")]
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Final
-
-import typer
+from typing import Final
 
 from tars_settings.adapters.replica import SqliteReplica
 from tars_settings.agent.evidence import remembered_raws
@@ -28,9 +26,6 @@ from tars_settings.sources.environment import Environment
 from tars_settings.writer import Writer
 from tars_settings.writer.remembering import HERE, PEERS, Remembered, remember, verified
 
-PeersOption = Annotated[
-    int, typer.Option("--peers", metavar="N", min=0, max=16, help="How many live workers are asked what they remember")
-]
 EVERYTHING: Final = HistoryQuestion(MAX_HISTORY)
 
 

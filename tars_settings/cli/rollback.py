@@ -8,10 +8,18 @@ from typing import Annotated, Any
 import typer
 
 from tars_settings.cli.common import Common, command
-from tars_settings.cli.push import ByOption, ReasonOption, WaitOption
-from tars_settings.cli.ratify import YesOption, confirmed
+from tars_settings.cli.options import (
+    ByOption,
+    DryRunOption,
+    PeersOption,
+    ReasonOption,
+    TimeoutOption,
+    WaitOption,
+    YesOption,
+)
+from tars_settings.cli.ratify import confirmed
 from tars_settings.cli.reading import Values
-from tars_settings.cli.remembering import Known, PeersOption, connected, known_by
+from tars_settings.cli.remembering import Known, connected, known_by
 from tars_settings.cli.undoing import (
     Push,
     Pushed,
@@ -38,8 +46,6 @@ ToEpochOption = Annotated[
 PushOption = Annotated[
     str | None, typer.Option("--push", metavar="EPOCH|DIGEST", help="Take back what this one push changed")
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what it would do, and do nothing")]
-TimeoutOption = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=0, help="How long to wait")]
 
 
 def register(app: typer.Typer) -> None:

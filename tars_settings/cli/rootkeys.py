@@ -8,12 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from tars_settings.cli.common import Common, command
+from tars_settings.cli.options import YesOption
 from tars_settings.cli.ratify import (
     OutOption,
     ReasonOption,
     RootKeyOption,
     Signing,
-    YesOption,
     confirmed,
     public_key,
     ratify,

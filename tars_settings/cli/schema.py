@@ -10,7 +10,8 @@ import typer
 
 from tars_settings.cli.common import CONNECT_WITHIN_S, Common, command
 from tars_settings.cli.founding import adopt_trust
-from tars_settings.cli.push import ModelOption, published
+from tars_settings.cli.options import ModelOption
+from tars_settings.cli.push import published
 from tars_settings.cli.render import Table, rows_of, value_text
 from tars_settings.cli.values import assignments, model_of, typed
 from tars_settings.core.names import Scope

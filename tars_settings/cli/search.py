@@ -13,7 +13,8 @@ from tars_settings.adapters.fulltext import FullText, Hit
 from tars_settings.cli.common import Common, command
 from tars_settings.cli.described import Described
 from tars_settings.cli.listing import default_text
-from tars_settings.cli.look import OfflineOption, TimeoutOption, by_key, say_how
+from tars_settings.cli.look import by_key, say_how
+from tars_settings.cli.options import CatchUpOption, OfflineOption
 from tars_settings.cli.reading import Reading, Values, read
 from tars_settings.cli.render import MASK, Marked, Table, rows_of, value_text
 from tars_settings.core.names import Scope
@@ -83,7 +84,7 @@ def search(
     service: ServiceOption = None,
     most: MostOption = 20,
     offline: OfflineOption = False,
-    timeout_s: TimeoutOption = 5.0,
+    timeout_s: CatchUpOption = 5.0,
 ) -> int:
     """Find settings by words in their key, description, help, unit, examples and value; best first.
 

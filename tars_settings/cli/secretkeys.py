@@ -16,6 +16,7 @@ import typer
 
 from tars_settings.adapters.keyfiles import read_key, replace_key, write_key
 from tars_settings.cli.common import Common
+from tars_settings.cli.options import AnswersOption
 from tars_settings.cli.ratify import confirmed, homes, session
 from tars_settings.cli.scopes import every_scope
 from tars_settings.core.delta import Assignment, Ciphertext, Delta
@@ -36,9 +37,6 @@ _TRIES: Final = 32
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The secret key to encrypt with from now on")]
 Algorithm = Literal["xchacha20poly1305", "aes256gcm"]
 AlgorithmOption = Annotated[str, typer.Option("--algorithm", metavar="NAME", help="xchacha20poly1305 or aes256gcm")]
-TimeoutOption = Annotated[
-    float, typer.Option("--timeout", metavar="SECONDS", min=0, help="How long to wait for workers")
-]
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------
@@ -101,7 +99,7 @@ def _rewrite(path: Path, *, first: str = "", without: str = "") -> None:
 
 
 def rotate(
-    common: Common, to: IdArgument, algorithm: AlgorithmOption = DEFAULT_ALGORITHM, timeout_s: TimeoutOption = 5.0
+    common: Common, to: IdArgument, algorithm: AlgorithmOption = DEFAULT_ALGORITHM, timeout_s: AnswersOption = 5.0
 ) -> int:
     """Encrypt the fleet's secrets anew under another key, which every worker must be able to read by now.
 

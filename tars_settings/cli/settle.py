@@ -14,6 +14,7 @@ import typer
 from tars_settings.cli import outcome
 from tars_settings.cli.common import CONNECT_WITHIN_S, INTERRUPTED, Common, command
 from tars_settings.cli.founding import adopt_trust
+from tars_settings.cli.options import AnswersOption, ByOption, ReasonOption
 from tars_settings.cli.reading import spoken_for
 from tars_settings.cli.render import Table
 from tars_settings.cli.tried import left_s, now, span
@@ -31,11 +32,6 @@ CanaryOption = Annotated[
     str | None,
     typer.Option("--canary", metavar="ID", help="Which canary, where several are open; its beginning will do"),
 ]
-ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept with the change")]
-ByOption = Annotated[str | None, typer.Option("--by", metavar="NAME", help="Who; by default this user")]
-TimeoutOption = Annotated[
-    float, typer.Option("--timeout", metavar="SECONDS", min=0, help="How long to wait for workers")
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -51,7 +47,7 @@ def confirm(
     push: PushOption = None,
     reason: ReasonOption = "",
     by: ByOption = None,
-    timeout_s: TimeoutOption = 5.0,
+    timeout_s: AnswersOption = 5.0,
 ) -> int:
     """Keep what is on trial in a scope: workers do not go back by themselves any more, or take it up again.
 
@@ -80,7 +76,7 @@ def revert(
     canary: CanaryOption = None,
     reason: ReasonOption = "",
     by: ByOption = None,
-    timeout_s: TimeoutOption = 5.0,
+    timeout_s: AnswersOption = 5.0,
 ) -> int:
     """End what is on trial now: in a scope and, of a service, on its canaries. Workers go back to what was before.
 
@@ -119,7 +115,7 @@ def promote(
     canary: CanaryOption = None,
     reason: ReasonOption = "",
     by: ByOption = None,
-    timeout_s: TimeoutOption = 5.0,
+    timeout_s: AnswersOption = 5.0,
 ) -> int:
     """Make what a canary tried the whole service's: pushes it there, then ends the canary on its instances.
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from tars_settings.cli.common import CONNECT_WITHIN_S, Common, command
+from tars_settings.cli.options import CatchUpOption
 from tars_settings.cli.prometheus import exposition
 from tars_settings.cli.reading import Followed, read, taken
 from tars_settings.cli.redrawing import Redrawing
@@ -25,7 +26,6 @@ LongOption = Annotated[bool, typer.Option("--long", "-l", help="A row for each s
 WatchOption = Annotated[bool, typer.Option("--watch", "-w", help="Show it again each time it changes, until Ctrl-C")]
 PrometheusOption = Annotated[bool, typer.Option("--prometheus", help="Print metrics in Prometheus' text format")]
 GLANCE_S: Final = 0.2
-TimeoutOption = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=0, help="How long to catch up")]
 
 
 def register(app: typer.Typer) -> None:
@@ -39,7 +39,7 @@ def status(
     long: LongOption = False,
     watch: WatchOption = False,
     prometheus: PrometheusOption = False,
-    timeout_s: TimeoutOption = 5.0,
+    timeout_s: CatchUpOption = 5.0,
 ) -> int:
     """Show who is ready, in step, refusing or shadowing. Exit code 1 unless all that are there are in step.
 

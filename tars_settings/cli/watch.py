@@ -14,8 +14,9 @@ from tars_settings.cli.candidates import NOTHING, dig
 from tars_settings.cli.common import CONNECT_WITHIN_S, Common, command
 from tars_settings.cli.founding import adopt_trust
 from tars_settings.cli.listing import ServiceArgument
-from tars_settings.cli.look import RevealOption, told
+from tars_settings.cli.look import told
 from tars_settings.cli.moments import now
+from tars_settings.cli.options import RevealOption
 from tars_settings.cli.reading import Followed, Reading, Values, folded
 from tars_settings.cli.render import MASK, value_text
 from tars_settings.core.delta import Delta
