@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from tars_settings.cli import outcome
-from tars_settings.cli.common import CONNECT_WITHIN_S, INTERRUPTED, Common
-from tars_settings.cli.founding import adopt_trust
+from tars_settings.cli.common import INTERRUPTED, Common
 from tars_settings.cli.health import Health, health_of
 from tars_settings.cli.render import Table
+from tars_settings.cli.session import session
 from tars_settings.cli.settle import Course, promote_on, service_alone, take_back
 from tars_settings.cli.tried import seconds, span
 from tars_settings.core.delta import MAX_TRIAL_S
@@ -148,10 +148,9 @@ def carry_out(common: Common, prepare: Callable[[Writer], tuple[Push, str]], pla
 
     *prepare* returns how the change is pushed, and a text that tells it from other changes (:func:`proposal_of`).
     """
-    adopt_trust(common.environment())
     canary = _Canary(plan, "")
     try:
-        with Writer(connect_within_s=CONNECT_WITHIN_S, **common.given()) as writer:
+        with session(common, read_only=False) as writer:
             _try_it(common, writer, canary, *prepare(writer))
             _bake(common, writer, canary)
             _decide(common, writer, canary)

@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from tars_settings.cli import outcome, rehearsal
 from tars_settings.cli.change import Change
-from tars_settings.cli.common import CONNECT_WITHIN_S, INTERRUPTED, Common
+from tars_settings.cli.common import INTERRUPTED, Common
 from tars_settings.cli.cosigning import keep_draft
-from tars_settings.cli.founding import adopt_trust
 from tars_settings.cli.progress import Waiting
 from tars_settings.cli.quorum import Quorum
+from tars_settings.cli.session import session
 from tars_settings.cli.splitting import refusal
 from tars_settings.cli.tried import span
 from tars_settings.core.delta import MAX_ASSIGNMENTS
@@ -51,10 +51,9 @@ class _Course:
 
 def carry_out(common: Common, prepare: Callable[[Writer], Change], how: How) -> int:
     """Carry out the change that *prepare* makes of an open connection, tell what became of it, return the exit code."""
-    adopt_trust(common.environment())
     course = _Course()
     try:
-        with Writer(connect_within_s=CONNECT_WITHIN_S, **common.given()) as writer:
+        with session(common, read_only=False) as writer:
             change = prepare(writer)
             for note in change.notes:
                 common.out.note(note)

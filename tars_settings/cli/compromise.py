@@ -22,11 +22,11 @@ from tars_settings.cli.ratify import (
     Signing,
     confirmed,
     ratify,
-    session,
     signing_key,
 )
 from tars_settings.cli.render import Table, rows_of
 from tars_settings.cli.scopes import deltas_of, every_scope
+from tars_settings.cli.session import session
 from tars_settings.core.delta import Assignment, Delta
 from tars_settings.core.names import Scope, overlap
 from tars_settings.core.stamp import MAX_EPOCH

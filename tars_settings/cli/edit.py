@@ -16,10 +16,9 @@ from tars_settings.cli import differences
 from tars_settings.cli.allowed import is_model
 from tars_settings.cli.carrying import carry_out
 from tars_settings.cli.change import Change
-from tars_settings.cli.common import CONNECT_WITHIN_S, Common, command
+from tars_settings.cli.common import Common, command
 from tars_settings.cli.differences import NOT_SET
 from tars_settings.cli.editor import edited
-from tars_settings.cli.founding import adopt_trust
 from tars_settings.cli.options import (
     ByOption,
     PlainOption,
@@ -34,6 +33,7 @@ from tars_settings.cli.options import (
 from tars_settings.cli.push import TargetArgument, TimeoutOption, Told, how_of, published
 from tars_settings.cli.ratify import confirmed
 from tars_settings.cli.reading import Reading, Values, folded
+from tars_settings.cli.session import session
 from tars_settings.cli.sheet import Row, SheetError, changes, kept, parsed, with_errors, without_errors, written
 from tars_settings.cli.values import checked_keys
 from tars_settings.cli.wanted import check_all
@@ -41,7 +41,6 @@ from tars_settings.core.names import Scope
 from tars_settings.errors import RefusedError, TarsSettingsError
 from tars_settings.schema import check
 from tars_settings.sources.environment import Environment
-from tars_settings.writer import Writer
 
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Push without asking")]
 
@@ -106,8 +105,7 @@ def edit(
 
 
 def _look(common: Common, scope: Scope) -> _Seen:
-    adopt_trust(common.environment())
-    with Writer(connect_within_s=CONNECT_WITHIN_S, **common.given()) as writer:
+    with session(common, read_only=False) as writer:
         schemas = tuple(published(writer, scope))
         reading = differences.reading_for(writer, scope, schemas)
         for name, state in reading.states.items():

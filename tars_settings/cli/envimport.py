@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from tars_settings.cli import outcome
-from tars_settings.cli.common import CONNECT_WITHIN_S, INTERRUPTED, Common
+from tars_settings.cli.common import INTERRUPTED, Common
 from tars_settings.cli.envfile import EnvFile, Left, Line, Why, read_env, repeated
-from tars_settings.cli.founding import adopt_trust
 from tars_settings.cli.push import published
 from tars_settings.cli.render import MASK, Table, rows_of, several, value_text
+from tars_settings.cli.session import session
 from tars_settings.cli.values import checked_keys, guess, model_of, typed
 from tars_settings.core.names import Scope, is_key
 from tars_settings.errors import InvalidValueError, TooLargeError, UsageError
@@ -163,9 +163,7 @@ def run(common: Common, path: Path, options: EnvOptions) -> int:
     if model is not None and options.dry_run:
         planned = plan(found, Known((schema_of(model),), model), options)
         return _tell(common, path, options, planned, [])
-    adopt_trust(common.environment())
-    read_only = options.dry_run
-    with Writer(read_only=read_only, connect_within_s=CONNECT_WITHIN_S, **common.given()) as writer:
+    with session(common, read_only=options.dry_run) as writer:
         planned = plan(found, _known(writer, options.scope, model), options)
         if strangers := sorted(set(secret) - {entry.key for entry in planned.entries}):
             raise UsageError(f"--secret {', '.join(strangers)}: this file does not set it")

@@ -10,15 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
-from tars_settings.cli.common import CONNECT_WITHIN_S, Common, command
-from tars_settings.cli.founding import adopt_trust
+from tars_settings.cli.common import Common, command
 from tars_settings.cli.options import CatchUpOption
 from tars_settings.cli.reading import spoken_for
 from tars_settings.cli.render import Table, rows_of, several
+from tars_settings.cli.session import session
 from tars_settings.core.names import ALL, Scope
 from tars_settings.errors import BrokerUnreachableError, RefusedError, StateDirError, UsageError
 from tars_settings.gossip.offering import Offer, kind_of
-from tars_settings.writer import Writer
 from tars_settings.writer.archive import Archive, counted, payloads_of, refused, since
 
 ServicesArgument = Annotated[
@@ -104,9 +103,8 @@ def _held(
 
 
 def _from_broker(common: Common, wanted: Sequence[str], timeout_s: float) -> tuple[tuple[bytes, ...], dict[str, str]]:
-    adopt_trust(common.environment())
     found: list[bytes] = []
-    with Writer(read_only=True, connect_within_s=CONNECT_WITHIN_S, **common.given()) as writer:
+    with session(common) as writer:
         replicator = writer.agent.replicator
         known = {ALL, *wanted, *replicator.peer.registers.scopes(), *spoken_for(writer, None)}
         if wanted:

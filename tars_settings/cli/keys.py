@@ -24,7 +24,6 @@ from tars_settings.cli.ratify import (
     public_key,
     ratify,
     read_draft,
-    session,
     signers_of,
     told,
 )
@@ -32,6 +31,7 @@ from tars_settings.cli.ratify import publish as put_in_force
 from tars_settings.cli.reading import from_replica
 from tars_settings.cli.render import Table, rows_of
 from tars_settings.cli.scopes import every_scope, limits_of
+from tars_settings.cli.session import session
 from tars_settings.core.names import check_service
 from tars_settings.errors import BrokerUnreachableError
 from tars_settings.trust import succession

@@ -18,8 +18,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from tars_settings.adapters.keyfiles import read_key, write_key
-from tars_settings.cli.common import CONNECT_WITHIN_S, Common
-from tars_settings.cli.founding import adopt_trust
+from tars_settings.cli.common import Common
 from tars_settings.cli.onlooker import Onlooker
 from tars_settings.core.topics import Topics, TrustTopic
 from tars_settings.core.wire import decode_envelope
@@ -109,12 +108,6 @@ def public_key(text: str, option: str) -> bytes:
     except KeyFileError:
         pass
     raise IllegalNameError(f"{option}: no public key; expected 'ed25519:' and 43 characters, as 'keys new' prints")
-
-
-def session(common: Common, **more: Any) -> Writer:
-    """Return a session that looks, and may put a signed trust document in force; enter it."""
-    adopt_trust(common.environment())
-    return Writer(connect_within_s=CONNECT_WITHIN_S, **({"read_only": True} | common.given() | more))
 
 
 def ratify(common: Common, writer: Writer, body: TrustBody, signing: Signing) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from tars_settings.adapters.replica import SqliteReplica
-from tars_settings.cli.common import CONNECT_WITHIN_S, Common
-from tars_settings.cli.founding import adopt_trust
+from tars_settings.cli.common import Common
 from tars_settings.cli.names import remember
 from tars_settings.cli.render import MASK
+from tars_settings.cli.session import session
 from tars_settings.cli.tried import now, used_now
 from tars_settings.core.audit import REVEALED
 from tars_settings.core.delta import Delta
@@ -99,18 +99,14 @@ def read(
 def _from_broker(
     common: Common, service: Scope | None, timeout_s: float, look: Callable[[Writer], None] | None
 ) -> Reading:
-    environment = common.environment()
-    adopt_trust(environment)
-    kept = from_replica(environment, None).scopes
-    with Writer(read_only=True, connect_within_s=CONNECT_WITHIN_S, **common.given()) as writer:
-        names = _wanted(service, {*kept, *spoken_for(writer, service)})
-        states = {name: writer.sync(name, timeout_s) for name in names}
+    with session(common) as writer:
+        states = Followed(common, writer, service).states(timeout_s)
         reading = taken(writer, states)
         if look is not None:
             look(writer)
     told = {name: {key for schema in known for key in keys_of(schema)} for name, known in reading.schemas.items()}
     seen = {*reading.scopes, *told}
-    remember(environment, {name: {*reading.scopes.get(name, ()), *told.get(name, ())} for name in seen})
+    remember(common.environment(), {name: {*reading.scopes.get(name, ()), *told.get(name, ())} for name in seen})
     return reading
 
 

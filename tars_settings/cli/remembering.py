@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from tars_settings.adapters.replica import SqliteReplica
 from tars_settings.agent.evidence import remembered_raws
 from tars_settings.agent.recorded import recorded
-from tars_settings.cli.common import CONNECT_WITHIN_S, Common
-from tars_settings.cli.founding import adopt_trust
+from tars_settings.cli.common import Common
 from tars_settings.cli.reading import Reading
+from tars_settings.cli.session import session
 from tars_settings.core.names import Scope
 from tars_settings.core.past import Entry, Past
 from tars_settings.core.question import MAX_HISTORY, HistoryQuestion
@@ -63,17 +62,13 @@ class Known:
         return "current" if entry.delta.stamp.digest in standing | tombs else "superseded"
 
 
-@contextmanager
-def connected(common: Common, *, may_push: bool = False) -> Iterator[Writer]:
-    """Yield a writer on the broker: with its key where there is one, so that it may ask; *may_push* needs one."""
+def connected(common: Common, *, may_push: bool = False) -> Writer:
+    """Return a session with a writer's key where there is one, so that it may ask; *may_push* needs one. Enter it."""
+    return session(common, read_only=not may_push and not _has_key(common))
+
+
+def _has_key(common: Common) -> bool:
     environment = common.environment()
-    adopt_trust(environment)
-    read_only = not may_push and not _has_key(common, environment)
-    with Writer(read_only=read_only, connect_within_s=CONNECT_WITHIN_S, **common.given()) as writer:
-        yield writer
-
-
-def _has_key(common: Common, environment: Environment) -> bool:
     if environment.writer_key_file is None:
         return False
     try:

@@ -17,8 +17,8 @@ from tars_settings.cli.ratify import (
     confirmed,
     public_key,
     ratify,
-    session,
 )
+from tars_settings.cli.session import session
 from tars_settings.errors import UsageError
 from tars_settings.trust import succession
 from tars_settings.trust.document import TrustBody, TrustDocument

@@ -8,17 +8,16 @@ from typing import Annotated, Final
 
 import typer
 
-from tars_settings.cli.common import CONNECT_WITHIN_S, Common, command
-from tars_settings.cli.founding import adopt_trust
+from tars_settings.cli.common import Common, command
 from tars_settings.cli.options import ModelOption
 from tars_settings.cli.push import published
 from tars_settings.cli.render import Table, rows_of, value_text
+from tars_settings.cli.session import session
 from tars_settings.cli.values import assignments, model_of, typed
 from tars_settings.core.names import Scope
 from tars_settings.errors import InvalidValueError, RefusedError, UsageError
 from tars_settings.schema import check, entries_of, keys_of, markdown, rst, schema_hash, schema_of
 from tars_settings.sources.template import dotenv
-from tars_settings.writer import Writer
 
 ServiceArgument = Annotated[
     str | None, typer.Argument(metavar="[SERVICE]", help="Whose settings; or name a class with --model")
@@ -57,8 +56,7 @@ def _schemas(common: Common, service: str | None, model: str | None) -> list[byt
     if service is None or service == "-":
         raise UsageError("name a service, or a class with --model module:Class")
     scope = Scope.parse(service)
-    adopt_trust(common.environment())
-    with Writer(read_only=True, connect_within_s=CONNECT_WITHIN_S, **common.given()) as writer:
+    with session(common) as writer:
         found = list(dict.fromkeys(published(writer, scope)))
     if not found:
         raise RefusedError(f"no worker of {service} has published a schema; name a class with --model module:Class")

@@ -17,8 +17,9 @@ import typer
 from tars_settings.adapters.keyfiles import read_key, replace_key, write_key
 from tars_settings.cli.common import Common
 from tars_settings.cli.options import AnswersOption
-from tars_settings.cli.ratify import confirmed, homes, session
+from tars_settings.cli.ratify import confirmed, homes
 from tars_settings.cli.scopes import every_scope
+from tars_settings.cli.session import session
 from tars_settings.core.delta import Assignment, Ciphertext, Delta
 from tars_settings.core.names import Scope, check_service, overlap
 from tars_settings.core.register import Register, effective

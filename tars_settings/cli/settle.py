@@ -12,11 +12,11 @@ from typing import Annotated, Any
 import typer
 
 from tars_settings.cli import outcome
-from tars_settings.cli.common import CONNECT_WITHIN_S, INTERRUPTED, Common, command
-from tars_settings.cli.founding import adopt_trust
+from tars_settings.cli.common import INTERRUPTED, Common, command
 from tars_settings.cli.options import AnswersOption, ByOption, ReasonOption
 from tars_settings.cli.reading import spoken_for
 from tars_settings.cli.render import Table
+from tars_settings.cli.session import session
 from tars_settings.cli.tried import left_s, now, span
 from tars_settings.core.names import ALL, Scope
 from tars_settings.errors import NothingOnTrialError, RefusedError, UsageError
@@ -237,9 +237,8 @@ def _table(receipt: Receipt, report: Report) -> Table:
 
 
 def _settled(common: Common, course: Course, settle: Callable[[Writer, Course], None]) -> int:
-    adopt_trust(common.environment())
     try:
-        with Writer(connect_within_s=CONNECT_WITHIN_S, **common.given()) as writer:
+        with session(common, read_only=False) as writer:
             settle(writer, course)
     except KeyboardInterrupt:
         done = ", ".join(f"{receipt.scope} epoch {receipt.epoch}" for receipt, _ in course.done)

@@ -8,12 +8,13 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from tars_settings.cli.common import CONNECT_WITHIN_S, Common, command
+from tars_settings.cli.common import Common, command
 from tars_settings.cli.options import CatchUpOption
 from tars_settings.cli.prometheus import exposition
 from tars_settings.cli.reading import Followed, read, taken
 from tars_settings.cli.redrawing import Redrawing
 from tars_settings.cli.report import Picture, Report, is_converged, scope_digests, scope_report
+from tars_settings.cli.session import session
 from tars_settings.core.names import Scope
 from tars_settings.core.presence import Presence
 from tars_settings.errors import UsageError
@@ -54,7 +55,7 @@ def status(
     if prometheus and (watch or long or common.out.as_json):
         raise UsageError("--prometheus prints metrics and nothing else")
     if watch:
-        with Writer(read_only=True, connect_within_s=CONNECT_WITHIN_S, **common.given()) as writer:
+        with session(common) as writer:
             return keep_watching(common, writer, scope, long=long, timeout_s=timeout_s)
     presences: list[Presence] = []
     reading = read(

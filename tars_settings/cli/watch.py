@@ -11,14 +11,14 @@ from typing import Annotated, Any, Final
 import typer
 
 from tars_settings.cli.candidates import NOTHING, dig
-from tars_settings.cli.common import CONNECT_WITHIN_S, Common, command
-from tars_settings.cli.founding import adopt_trust
+from tars_settings.cli.common import Common, command
 from tars_settings.cli.listing import ServiceArgument
 from tars_settings.cli.look import told
 from tars_settings.cli.moments import now
 from tars_settings.cli.options import RevealOption
 from tars_settings.cli.reading import Followed, Reading, Values, folded
 from tars_settings.cli.render import MASK, value_text
+from tars_settings.cli.session import session
 from tars_settings.core.delta import Delta
 from tars_settings.core.names import Scope
 from tars_settings.core.register import Register
@@ -56,8 +56,7 @@ def watch(
     Example: tars-settings watch stt-worker --count 1
     """
     scope = None if service is None else Scope.parse(service)
-    adopt_trust(common.environment())
-    with Writer(read_only=True, connect_within_s=CONNECT_WITHIN_S, **common.given()) as writer:
+    with session(common) as writer:
         watching = Watching(common, writer, scope, reveal or ())
         shown = watching.run(count, timeout_s)
     return 1 if count is not None and shown < count else 0
