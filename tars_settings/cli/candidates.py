@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from tars_settings.cli.described import Described
 from tars_settings.cli.look import told
-from tars_settings.cli.reading import Reading, Values
+from tars_settings.cli.reading import NOTHING, Reading, Values
 from tars_settings.cli.render import MASK
 from tars_settings.core.delta import Delta
 from tars_settings.core.names import Scope, overlap
 from tars_settings.core.register import Register
 from tars_settings.schema import Entry
 from tars_settings.sources.fold import standing
-
-NOTHING: Final[Any] = object()
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tars_settings.cli.candidates import NOTHING, Candidate, candidates, dig
+from tars_settings.cli.candidates import Candidate, candidates, dig
 from tars_settings.cli.outcome import one_line
-from tars_settings.cli.reading import Reading, Values, folded
+from tars_settings.cli.reading import NOTHING, Reading, Values, folded
 from tars_settings.core.names import Scope, overlap
 from tars_settings.core.presence import Presence
 from tars_settings.schema import entries_of, schema_hash

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from tars_settings.cli.change import Change
-from tars_settings.cli.reading import Reading, Values, folded
+from tars_settings.cli.reading import NOTHING, Reading, Values, at, folded
 from tars_settings.cli.render import MASK, Output, Table, value_text
 from tars_settings.core.delta import Assignment, Delta, DeltaBody
 from tars_settings.core.names import ALL, Scope
@@ -17,12 +17,10 @@ from tars_settings.schema import entries_of
 from tars_settings.sources.environment import Environment
 from tars_settings.writer import Writer
 
-NOT_SET: Final[Any] = object()
-
 
 @dataclass(frozen=True)
 class Difference:
-    """One key before and after, as it may be shown: secrets masked, ``NOT_SET`` where the fleet says nothing."""
+    """One key before and after, as it may be shown: secrets masked, ``NOTHING`` where the fleet says nothing."""
 
     key: str
     old: Any
@@ -64,7 +62,7 @@ def differences(reading: Reading, environment: Environment, change: Change) -> l
 
 
 def _shown(value: Any, *, secret: bool) -> Any:
-    return MASK if secret and value is not NOT_SET else value
+    return MASK if secret and value is not NOTHING else value
 
 
 def _is_changed(values: Values, held: Register | None, change: Change, key: str) -> bool:
@@ -90,19 +88,6 @@ def _with(reading: Reading, change: Change) -> Reading:
     return Reading(reading.trust, {**reading.scopes, scope: winners}, reading.source, reading.states, reading.schemas)
 
 
-def at(state: Any, key: str) -> Any:
-    """Return the value at a dotted key, ``NOT_SET`` where there is none.
-
-    >>> at({"a": {"b": 1}}, "a.b"), at({"a": 1}, "a.b") is NOT_SET
-    (1, True)
-    """
-    for part in key.split("."):
-        if not isinstance(state, dict) or part not in state:
-            return NOT_SET
-        state = state[part]
-    return state
-
-
 def show(out: Output, told: Iterable[Difference], schemas: Iterable[bytes]) -> None:
     """Show what changes as rows of key, old and new; what does not is named once."""
     told = list(told)
@@ -125,7 +110,7 @@ def _rows(told: Iterable[Difference], schemas: Iterable[bytes]) -> Iterator[tupl
 
 
 def _text(value: Any, key: str, defaults: Mapping[str, str]) -> str:
-    if value is not NOT_SET:
+    if value is not NOTHING:
         return value_text(value)
     default = defaults.get(key, "")
     return f"(not set, default {default})" if default else "(not set)"
@@ -136,10 +121,10 @@ def document(told: Iterable[Difference]) -> list[dict[str, Any]]:
     return [
         {
             "key": one.key,
-            "old": None if one.old is NOT_SET else one.old,
-            "new": None if one.new is NOT_SET else one.new,
-            "old_set": one.old is not NOT_SET,
-            "new_set": one.new is not NOT_SET,
+            "old": None if one.old is NOTHING else one.old,
+            "new": None if one.new is NOTHING else one.new,
+            "old_set": one.old is not NOTHING,
+            "new_set": one.new is not NOTHING,
             "secret": one.secret,
             "changed": one.changed,
         }

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from tars_settings.cli.candidates import NOTHING, Candidate, candidates, defaults, dig
+from tars_settings.cli.candidates import Candidate, candidates, defaults, dig
 from tars_settings.cli.claims import Claim, claims, of_instance
 from tars_settings.cli.common import Common, command
 from tars_settings.cli.described import Described, about
 from tars_settings.cli.look import KeyArgument, say_how
 from tars_settings.cli.options import CatchUpOption, OfflineOption, RevealOption
-from tars_settings.cli.reading import Reading, Values, folded, read
+from tars_settings.cli.reading import NOTHING, Reading, Values, folded, read
 from tars_settings.cli.render import Table, rows_of, value_text
 from tars_settings.core.names import Scope, check_key, check_service, overlap
 from tars_settings.core.presence import Presence

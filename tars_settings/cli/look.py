@@ -10,7 +10,7 @@ import typer
 
 from tars_settings.cli.common import Common, command
 from tars_settings.cli.options import CatchUpOption, OfflineOption, RevealOption
-from tars_settings.cli.reading import Reading, Values, folded, read
+from tars_settings.cli.reading import NOTHING, Reading, Values, at, folded, read
 from tars_settings.cli.render import value_text
 from tars_settings.cli.tried import document as trial_document
 from tars_settings.cli.tried import now, words
@@ -91,21 +91,16 @@ def get(
     contributing = [
         one for winners in reading.scopes.values() for one in by_key(winners.values()) if overlap(one.key, key)
     ]
-    state: Any = folded(reading, values) if contributing else {}
+    state = folded(reading, values) if contributing else {}
     contributing += [one for one in _undone(reading, key) if one not in contributing]
-    for part in key.split("."):
-        state = state.get(part, _NOTHING) if isinstance(state, dict) else _NOTHING
-    return _answer(common, reading, values, _Found(scope, key, state, contributing))
-
-
-_NOTHING: Any = object()
+    return _answer(common, reading, values, _Found(scope, key, at(state, key), contributing))
 
 
 class _Found:
     def __init__(self, scope: Scope, key: str, value: Any, registers: list[Register]) -> None:
         self.scope = scope
         self.key = key
-        self.is_set = value is not _NOTHING
+        self.is_set = value is not NOTHING
         self.value = value if self.is_set else None
         self.registers = registers
 

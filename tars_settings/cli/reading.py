@@ -35,6 +35,7 @@ from tars_settings.writer import Writer
 _audit: Final = logging.getLogger("tars_settings.audit")
 
 Winners = Mapping[str, Register]
+NOTHING: Final[Any] = object()
 
 
 @dataclass(frozen=True)
@@ -273,6 +274,19 @@ def folded(reading: Reading, values: Values) -> dict[str, Any]:
                 # A copy: a leaf that is put into it below must not change what its delta says.
                 put(layer, path, fresh(values.shown(register)))
         state = lay(state, layer)
+    return state
+
+
+def at(state: Any, key: str) -> Any:
+    """Return the value at a dotted key, :data:`NOTHING` where there is none.
+
+    >>> at({"a": {"b": 1}}, "a.b"), at({"a": 1}, "a.b") is NOTHING
+    (1, True)
+    """
+    for part in key.split("."):
+        if not isinstance(state, dict) or part not in state:
+            return NOTHING
+        state = state[part]
     return state
 
 

@@ -10,13 +10,13 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from tars_settings.cli.candidates import NOTHING, dig
+from tars_settings.cli.candidates import dig
 from tars_settings.cli.common import Common, command
 from tars_settings.cli.listing import ServiceArgument
 from tars_settings.cli.look import told
 from tars_settings.cli.moments import now
 from tars_settings.cli.options import RevealOption
-from tars_settings.cli.reading import Followed, Reading, Values, folded
+from tars_settings.cli.reading import NOTHING, Followed, Reading, Values, folded
 from tars_settings.cli.render import MASK, value_text
 from tars_settings.cli.session import session
 from tars_settings.core.delta import Delta
