@@ -13,6 +13,7 @@ import typer
 from tars_settings.cli.common import CONNECT_WITHIN_S, Common, command
 from tars_settings.cli.filediff import said_by
 from tars_settings.cli.files import Content, read_content
+from tars_settings.cli.look import say_revealed
 from tars_settings.cli.options import CatchUpOption, PeersOption, RevealOption
 from tars_settings.cli.profiles import opened, wish
 from tars_settings.cli.reading import Reading, Values, from_replica, spoken_for
@@ -198,8 +199,7 @@ def _show(common: Common, pair: Pair, reveal: Sequence[str]) -> int:
     rows = [(*((scope,) if scope else ()), key, *cells[scope, key]) for scope, key in differing]
     head = ("key",) if pair.by_key else ("scope", "key")
     common.out.table(Table((*head, pair.left.name, pair.right.name), rows_of(rows)))
-    for where in dict.fromkeys(one for side in values for one in side.revealed):
-        common.out.note(f"revealed: {where}; this was noted in the audit trail")
+    say_revealed(common, *values)
     if any(name in side.unknown for name in differing for side in (pair.left, pair.right)):
         common.out.note("nobody who was asked remembers all of it: ask more workers with --peers")
     if not differing:

@@ -12,11 +12,11 @@ from tars_settings.cli.candidates import Candidate, candidates, defaults, dig
 from tars_settings.cli.claims import Claim, claims, of_instance
 from tars_settings.cli.common import Common, command
 from tars_settings.cli.described import Described, about
-from tars_settings.cli.look import KeyArgument, say_how
+from tars_settings.cli.look import KeyArgument, check_reveal, say_how
 from tars_settings.cli.options import CatchUpOption, OfflineOption, RevealOption
 from tars_settings.cli.reading import NOTHING, Reading, Values, folded, read
 from tars_settings.cli.render import Table, rows_of, value_text
-from tars_settings.core.names import Scope, check_key, check_service, overlap
+from tars_settings.core.names import Scope, check_key, check_service
 from tars_settings.core.presence import Presence
 from tars_settings.errors import UsageError
 from tars_settings.schema import Entry
@@ -49,8 +49,7 @@ def explain(
     """
     scope = _scope(target, instance)
     check_key(key)
-    if strangers := [name for name in reveal or () if not overlap(name, key)]:
-        raise UsageError(f"--reveal {', '.join(strangers)}: this is not the key that is asked for")
+    check_reveal(reveal or (), key)
     presences: list[Presence] = []
     reading = read(
         common,

@@ -8,6 +8,7 @@ import typer
 
 from tars_settings.cli.audit import show_audit
 from tars_settings.cli.common import Common, command
+from tars_settings.cli.look import say_revealed
 from tars_settings.cli.options import CatchUpOption, OfflineOption, PeersOption, RevealOption
 from tars_settings.cli.reading import Values
 from tars_settings.cli.remembering import Known, known
@@ -81,8 +82,7 @@ def _show(common: Common, found: Known, entries: list[Entry], limit: int, values
         }
     )
     common.out.table(_table(found, shown))
-    for where in values.revealed:
-        common.out.note(f"revealed: {where}; this was noted in the audit trail")
+    say_revealed(common, values)
     if len(entries) > limit:
         common.out.note(f"and {len(entries) - limit} older ones: --limit")
     if not shown:

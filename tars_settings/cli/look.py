@@ -61,10 +61,25 @@ def value_cell(register: Register, value: Any) -> str:
     return f"{shown} ({told})" if told else shown
 
 
+def check_reveal(reveal: Iterable[str], key: str) -> None:
+    """Refuse to reveal what is not shown at all.
+
+    Raises:
+        UsageError: a key was named that has nothing to do with the one that is asked for.
+    """
+    if strangers := [name for name in reveal if not overlap(name, key)]:
+        raise UsageError(f"--reveal {', '.join(strangers)}: this is not the key that is asked for")
+
+
+def say_revealed(common: Common, *values: Values) -> None:
+    """Say what was revealed, each once."""
+    for where in dict.fromkeys(one for side in values for one in side.revealed):
+        common.out.note(f"revealed: {where}; this was noted in the audit trail")
+
+
 def say_how(common: Common, reading: Reading, values: Values) -> None:
     """Say what was revealed, and what could not be caught up with."""
-    for where in values.revealed:
-        common.out.note(f"revealed: {where}; this was noted in the audit log")
+    say_revealed(common, values)
     for scope, state in reading.states.items():
         if state != "ready":
             common.out.note(f"{scope} could not be caught up with ({state}): values may be missing or old")
@@ -84,8 +99,7 @@ def get(
     """
     scope = Scope.parse(target)
     check_key(key)
-    if strangers := [name for name in reveal or () if not overlap(name, key)]:
-        raise UsageError(f"--reveal {', '.join(strangers)}: this is not the key that is asked for")
+    check_reveal(reveal or (), key)
     reading = _of_one(read(common, scope, offline=offline, timeout_s=timeout_s), scope)
     values = Values(reading, common.environment(), reveal or ())
     contributing = [

@@ -11,7 +11,7 @@ from tars_settings.cli.common import WAIT_ALL
 # --- looking ----------------------------------------------------------------------------------------------------------
 
 RevealOption = Annotated[
-    list[str] | None, typer.Option("--reveal", metavar="KEY", help="Show this secret; it is noted in the audit log")
+    list[str] | None, typer.Option("--reveal", metavar="KEY", help="Show this secret; it is noted in the audit trail")
 ]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Read this host's replica, and not the broker")]
 PeersOption = Annotated[

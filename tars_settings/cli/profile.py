@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from tars_settings.cli.common import Common, command
+from tars_settings.cli.look import say_revealed
 from tars_settings.cli.options import DryRunOption, ReasonOption, RevealOption, TimeoutOption, WaitOption, YesOption
 from tars_settings.cli.profiles import SERVICE, Profile, check_name, opened, parse_profile, profile_of, says, wish
 from tars_settings.cli.ratify import confirmed
@@ -194,8 +195,7 @@ def show(common: Common, name: NameArgument, reveal: RevealOption = None, timeou
     common.out.document({"name": name, "values": told})
     text = [(one["scope"], one["key"], value_text(one["value"])) for one in told]
     common.out.table(Table(("scope", "key", "value"), rows_of(text)))
-    for where in values.revealed:
-        common.out.note(f"revealed: {where}; this was noted in the audit trail")
+    say_revealed(common, values)
     return 0
 
 
