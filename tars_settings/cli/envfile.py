@@ -112,7 +112,7 @@ def parse_env(text: str) -> EnvFile:
     left: list[Left] = []
     notes: list[tuple[int, str]] = []
     for binding in parse_stream(io.StringIO(text)):
-        number = _line_of(binding)
+        number = line_of(binding)
         if binding.key is None:
             left += _nameless(binding, number)
             continue
@@ -132,7 +132,8 @@ def repeated(earlier: Line, number: int) -> Left:
     return Left(earlier.number, earlier.name, "repeated", f"line {number} sets it again, and the last one counts")
 
 
-def _line_of(binding: Binding) -> int:
+def line_of(binding: Binding) -> int:
+    """Return the line where a binding itself begins."""
     # A binding begins with the blank lines before it.
     text = binding.original.string
     return binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from dotenv.parser import parse_stream
 
+from tars_settings.cli.envfile import line_of
 from tars_settings.errors import ConfigurationError, SurroundingsError, UsageError
 
 STDIN: Final = "-"
@@ -108,20 +109,14 @@ def _env(text: str) -> Content:
     repeated: dict[str, None] = {}
     for binding in parse_stream(io.StringIO(text)):
         if binding.error or (binding.key is not None and binding.value is None):
-            raise _NotThat(f"line {_line_of(binding.original)}: expected NAME=value")
+            raise _NotThat(f"line {line_of(binding)}: expected NAME=value")
         if binding.key is None or binding.value is None:
             continue
         if binding.key in texts:
             repeated[binding.key] = None
         texts[binding.key] = binding.value
-        lines[binding.key] = _line_of(binding.original)
+        lines[binding.key] = line_of(binding)
     return Content(texts=texts, lines=lines, repeated=tuple(repeated))
-
-
-def _line_of(original: Any) -> int:
-    """Return where a binding itself begins: blank lines before it are counted as its own."""
-    text: str = original.string
-    return int(original.line) + text[: len(text) - len(text.lstrip())].count("\n")
 
 
 def _json(text: str) -> Content:
