@@ -14,14 +14,13 @@ from tars_settings.cli.push import published
 from tars_settings.cli.render import MASK, Table, rows_of, several, value_text
 from tars_settings.cli.session import session
 from tars_settings.cli.values import checked_keys, guess, model_of, typed
+from tars_settings.core.delta import MAX_ASSIGNMENTS
 from tars_settings.core.names import Scope, is_key
 from tars_settings.errors import InvalidValueError, TooLargeError, UsageError
 from tars_settings.schema import is_secret, schema_of, values_for, variables_of
 from tars_settings.settings import Settings, service_of
 from tars_settings.writer import Receipt, Report, Writer
 
-MAX_KEYS: Final = 64
-"""Assignments that a delta may carry."""
 _QUIET: Final = frozenset({"comment"})
 
 
@@ -192,8 +191,8 @@ def _push_all(
     writer: Writer, entries: Sequence[Entry], options: EnvOptions, pushed: list[tuple[Receipt, Report]]
 ) -> None:
     """Push in as few deltas as there can be; each is seen whole or not at all, all of them together are not."""
-    for start in range(0, len(entries), MAX_KEYS):
-        _push_some(writer, entries[start : start + MAX_KEYS], options, pushed)
+    for start in range(0, len(entries), MAX_ASSIGNMENTS):
+        _push_some(writer, entries[start : start + MAX_ASSIGNMENTS], options, pushed)
 
 
 def _push_some(

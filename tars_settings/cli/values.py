@@ -12,7 +12,7 @@ from typing import Any
 from tars_settings.cli.allowed import is_known
 from tars_settings.core.names import check_key
 from tars_settings.errors import InvalidValueError, UsageError
-from tars_settings.schema import coerce, schema_of
+from tars_settings.schema import coerce
 from tars_settings.settings import Settings
 
 
@@ -55,15 +55,6 @@ def model_of(name: str) -> type[Settings]:
     if not (isinstance(found, type) and issubclass(found, Settings)):
         raise UsageError(f"--model {name}: it is no Settings class")
     return found
-
-
-def typed_by_model(model: type[Settings], texts: Mapping[str, str]) -> dict[str, Any]:
-    """Return the values, typed by a model's schema.
-
-    Raises:
-        InvalidValueError: all that do not fit are named together.
-    """
-    return typed(texts, [schema_of(model)])
 
 
 def typed(texts: Mapping[str, str], schemas: Sequence[bytes]) -> dict[str, Any]:

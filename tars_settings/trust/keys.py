@@ -13,9 +13,7 @@ from tars_settings.errors import KeyFileError
 from tars_settings.trust import sodium
 
 Role = Literal["root", "writer"]
-_ROLES: Final = ("root", "writer")
 KEY_FORMAT: Final = "tars-settings-key-v1"
-SECRET_FORMAT: Final = "tars-settings-secret-v1"
 SEED_BYTES: Final = 32
 
 

@@ -7,14 +7,13 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import tars_settings
 from tars_settings.cli.demo.processes import Worker
-from tars_settings.cli.demo.workers import MODELS
 from tests.brokers import DEADLINE_S, Mosquitto
 from tests.cli.forks import Forks
 
@@ -127,8 +126,3 @@ def found_plant(home: Path, broker: Mosquitto, *options: str) -> Plant:
     assert made["published"], done.err
     cli.environment |= made["environment"]
     return Plant(cli, broker, made)
-
-
-def fields_of(service: str) -> Sequence[str]:
-    """Return the settings of one of the demo's services."""
-    return tuple(MODELS[service].model_fields)

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import tars_settings.trust
 
-COMPARED_IN_THE_OPEN = {"kid_of", "len", "kid", "role", "id"}
-
 
 def test_g04_no_tag_or_key_is_compared_with_equals() -> None:
     """Seals are compared by hmac.compare_digest; where == stands in trust, what it compares is public."""

@@ -61,7 +61,6 @@ def _both(name: str) -> dict[str, Any]:
 
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-CHAIN = ("AB", "BC", "CD", "DE", "EF", "FG")
 ENDLESS = {
     "a union of itself": _named(A=_both("A")),
     "two unions of each other": _named(A=_both("B"), B=_both("A")),
