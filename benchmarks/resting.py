@@ -12,7 +12,8 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from benchmarks.harness import ROOT, Answer, Curve, Goal, check, directory, main
@@ -179,20 +180,27 @@ MEMORY_NOTE = (
 )
 
 
-def _rest_and_pushes(answer: Answer, seconds: float) -> None:
-    with directory() as there, ExitStack() as stack:
-        broker = stack.enter_context(mosquitto(there))
-        stage = Stage(there / "fleet", broker.url, FIELDS)
+@contextmanager
+def _metered(keys: int) -> Iterator[tuple[Stage, Meter, Lone, Publisher]]:
+    """Yield a fleet with so many keys, a worker behind a meter, and who publishes to it past the meter."""
+    with directory() as there, mosquitto(there) as broker:
+        stage = Stage(there / "fleet", broker.url, keys)
         stage.put_on(broker.port)
         meter = Meter(broker.port)
-        stack.callback(meter.close)
-        worker = Lone(stage, "w", f"mqtt://127.0.0.1:{meter.port}", FIELDS)
-        publisher = Publisher(broker.port)
+        try:
+            worker = Lone(stage, "w", f"mqtt://127.0.0.1:{meter.port}", FIELDS)
+            yield stage, meter, worker, Publisher(broker.port)
+            worker.end()
+        finally:
+            meter.close()
+
+
+def _rest_and_pushes(answer: Answer, seconds: float) -> None:
+    with _metered(FIELDS) as (stage, meter, worker, publisher):
         worker.ask()
         time.sleep(6.0)  # the schema, the report on readiness, the last known good values and their probation: once
         _rest(answer, worker, meter, seconds)
         _push(answer, stage, worker, publisher)
-        worker.end()
     for keys in (50, 1_000):
         _push_bytes(answer, keys)
 
@@ -247,14 +255,7 @@ BURST_NOTE = (
 
 
 def _push_bytes(answer: Answer, keys: int) -> None:
-    with directory() as there, ExitStack() as stack:
-        broker = stack.enter_context(mosquitto(there))
-        stage = Stage(there / "fleet", broker.url, keys)
-        stage.put_on(broker.port)
-        meter = Meter(broker.port)
-        stack.callback(meter.close)
-        worker = Lone(stage, "w", f"mqtt://127.0.0.1:{meter.port}", FIELDS)
-        publisher = Publisher(broker.port)
+    with _metered(keys) as (stage, meter, worker, publisher):
         check(worker.ask()["ready"], "it is not ready")
         time.sleep(3.0)
         down, sizes = meter.down, []
@@ -266,7 +267,6 @@ def _push_bytes(answer: Answer, keys: int) -> None:
         time.sleep(1.0)
         check(worker.ask()["value"] == 5_000 + stage.epoch - 1, "the last push did not arrive")
         each = (meter.down - down) / 20
-        worker.end()
     what = f"a push of one key to a scope of {keys:,}"
     answer.add(f"{what}: bytes to each live reader", "bytes", [each])
     answer.goals.append(Goal("a push of one key, bytes to each live reader", f"{what}: against its delta",
