@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.brokers import Mosquitto
+from tests.cli.inside import Inside
 from tests.cli.running import Cli, Plant, found_plant
 
 
@@ -17,6 +19,15 @@ def cli(tmp_path: Path) -> Cli:
     home = tmp_path / "home"
     home.mkdir()
     return Cli(home)
+
+
+@pytest.fixture(scope="module")
+def inside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
+    """A fleet whose command runs in this process, with a running broker; shared by the tests of a module."""
+    home = tmp_path_factory.mktemp("inside")
+    with ExitStack() as stack:
+        broker = stack.enter_context(Mosquitto(home / "mosquitto"))
+        yield Inside(home, broker, stack)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from tars_settings import About, Settings, SettingsConfigDict
 from tars_settings.cli.app import run
 from tars_settings.join import Live
 from tars_settings.testing import MemoryFleet
+from tests.brokers import eventually
 from tests.cli.running import Done
 
 _OURS = ("TARS_SETTINGS_", "STT_")
@@ -94,6 +95,11 @@ class Room:
         """Join a worker, with variables of its own."""
         with variables(**given):
             return self.fleet.join(cls, instance)
+
+    def until_described(self, *services: str, schemas: int = 1) -> None:
+        """Wait until the writer has that many schemas of each of these services."""
+        for service in services:
+            eventually(lambda service=service: len(self.fleet.writer.schemas(service)) == schemas)
 
     def environment(self) -> Mapping[str, str]:
         """Return an operator's variables."""

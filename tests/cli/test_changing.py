@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any, Literal
 
 import pytest
@@ -13,21 +11,12 @@ import pytest
 from tars_settings.cli.demo.workers import RouterSettings, SttSettings
 from tars_settings.join import Live
 from tars_settings.settings import SettingsConfigDict
-from tests.brokers import Mosquitto
 from tests.cli.documents import assert_fits
 from tests.cli.inside import EarSettings, Inside
 from tests.cli.running import Cli
 from tests.real_input import described, dotenv_of, settings_classes
 
 SECRET = "sk-robot-0451"
-
-
-@pytest.fixture(scope="module")
-def inside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
-    home = tmp_path_factory.mktemp("inside")
-    with ExitStack() as stack:
-        broker = stack.enter_context(Mosquitto(home / "mosquitto"))
-        yield Inside(home, broker, stack)
 
 
 @pytest.fixture(autouse=True)

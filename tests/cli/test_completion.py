@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from tars_settings.cli.names import FILE_NAME, known
-from tests.brokers import eventually
 from tests.cli.room import Room, Stt, Tts, open_room
 
 SECRET = "sk-robot-0451"
@@ -25,8 +24,7 @@ def room() -> Iterator[Room]:
     with open_room() as room:
         room.employ(Stt, "pi-1")
         room.employ(Tts, "pi-1")
-        for service in ("stt-worker", "tts-worker"):
-            eventually(lambda service=service: len(room.fleet.writer.schemas(service)) == 1)
+        room.until_described("stt-worker", "tts-worker")
         room.fleet.push("stt-worker", {"vad_threshold": 0.6, "api_key": SECRET})
         room.fleet.writer.push("_all", {"mood": "cheerful"}, plain=["mood"]).wait(10)
         assert room("list").code == 0

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import stat
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ from tars_settings.cli.demo.workers import SttSettings
 from tars_settings.cli.sheet import Row, SheetError, changes, kept, parsed, with_errors, without_errors, written
 from tars_settings.join import Live
 from tars_settings.schema import schema_of
-from tests.brokers import Mosquitto
 from tests.cli.documents import assert_fits
 from tests.cli.inside import EarSettings, Inside
 from tests.cli.running import Cli, Done
@@ -103,14 +100,6 @@ def test_what_is_kept_holds_no_secret() -> None:
 
 
 # --- the command ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def inside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
-    home = tmp_path_factory.mktemp("inside")
-    with ExitStack() as stack:
-        broker = stack.enter_context(Mosquitto(home / "mosquitto"))
-        yield Inside(home, broker, stack)
 
 
 @pytest.fixture(scope="module")

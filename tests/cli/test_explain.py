@@ -30,8 +30,8 @@ def room() -> Iterator[Room]:
         room.employ(Tts, "pi-1")
         os.environ["STT_VAD_THRESHOLD"] = "0.1"
         room.employ(Stt, "pi-3")
-        eventually(lambda: len(room.fleet.writer.schemas("stt-worker")) == 2)
-        eventually(lambda: len(room.fleet.writer.schemas("tts-worker")) == 1)
+        room.until_described("stt-worker", schemas=2)
+        room.until_described("tts-worker")
         push = room.fleet.push
         push("stt-worker", {"vad_threshold": 0.55}, reason="first")
         assert room("list").code == 0  # so this host holds what is replaced now

@@ -28,7 +28,7 @@ SECRET = "sk-robot-0451"
 def room() -> Iterator[Room]:
     with open_room() as room:
         room.employ(Stt, "pi-1")
-        eventually(lambda: len(room.fleet.writer.schemas("stt-worker")) == 1)
+        room.until_described("stt-worker")
         room.fleet.push("stt-worker", {"vad_threshold": 0.5, "api_key": SECRET})
         yield room
 

@@ -16,7 +16,6 @@ from tars_settings.cli.prometheus import escaped
 from tars_settings.core.presence import Presence, ScopeReport
 from tars_settings.core.register import Register
 from tars_settings.core.topics import PresenceTopic, Topics
-from tests.brokers import eventually
 from tests.cli.room import Room, Stt, open_room
 from tests.fleets import ALICE, delta, set_
 
@@ -114,7 +113,7 @@ def test_any_label_comes_through_as_it_can_be_printed(value: str) -> None:
 def room() -> Iterator[Room]:
     with open_room() as room:
         room.employ(Stt, "pi-1")
-        eventually(lambda: len(room.fleet.writer.schemas("stt-worker")) == 1)
+        room.until_described("stt-worker")
         for value in (0.6, 0.7):
             room.fleet.push("stt-worker", {"vad_threshold": value})
         yield room

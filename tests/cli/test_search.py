@@ -11,7 +11,6 @@ from tars_settings.adapters import fulltext
 from tars_settings.cli import search
 from tars_settings.cli.render import MASK, Marked, styled
 from tars_settings.errors import SurroundingsError
-from tests.brokers import eventually
 from tests.cli.documents import assert_fits
 from tests.cli.room import Room, Stt, Tts, open_room
 
@@ -24,8 +23,7 @@ def room() -> Iterator[Room]:
     with open_room() as room:
         room.employ(Stt, "pi-1")
         room.employ(Tts, "pi-1")
-        for service in ("stt-worker", "tts-worker"):
-            eventually(lambda service=service: len(room.fleet.writer.schemas(service)) == 1)
+        room.until_described("stt-worker", "tts-worker")
         room.fleet.push("stt-worker", {"language": "klingon", "api_key": SECRET})
         room.fleet.writer.push("_all", {"mood": "cheerful"}, plain=["mood"]).wait(10)
         yield room

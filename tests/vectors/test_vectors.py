@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -127,13 +128,18 @@ def test_verdicts(case: dict[str, Any]) -> None:
     assert (found or [("valid", "")]) == [(case["verdict"], case["reason"])]
 
 
-@pytest.mark.parametrize("case", vectors("merges"), ids=lambda case: case["name"])
-def test_merges(case: dict[str, Any]) -> None:
+def _in_every_order(deltas: Sequence[str]) -> Iterator[Registers]:
     fleet = vectors("keys")["fleet"]["id"]
-    for order in itertools.permutations(case["deltas"]):
+    for order in itertools.permutations(deltas):
         registers = Registers()
         for payload in order:
             registers.offer(parse_delta(payload.encode(), fleet)[1])
+        yield registers
+
+
+@pytest.mark.parametrize("case", vectors("merges"), ids=lambda case: case["name"])
+def test_merges(case: dict[str, Any]) -> None:
+    for registers in _in_every_order(case["deltas"]):
         (scope,) = registers.scopes()
         winners = registers.winners(scope)
         assert {key: one.delta.stamp.digest.hex() for key, one in winners.items()} == case["winners"]
@@ -143,11 +149,7 @@ def test_merges(case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("case", vectors("trials"), ids=lambda case: case["name"])
 def test_trials(case: dict[str, Any]) -> None:
-    fleet = vectors("keys")["fleet"]["id"]
-    for order in itertools.permutations(case["deltas"]):
-        registers = Registers()
-        for payload in order:
-            registers.offer(parse_delta(payload.encode(), fleet)[1])
+    for registers in _in_every_order(case["deltas"]):
         (scope,) = registers.scopes()
         assert {key: one.delta.stamp.digest.hex() for key, one in registers.winners(scope).items()} == case["winners"]
         assert registers.digest(scope) == case["digest"]
