@@ -24,12 +24,14 @@ from tars_settings.agent.trying import tell_fit
 from tars_settings.core.delta import Ack, Delta
 from tars_settings.core.names import scopes_of
 from tars_settings.core.presence import (
+    MORE_REFUSED,
     Presence,
     RefusalReport,
     ScopeReport,
     State,
     TrialReport,
     encode_presence,
+    first_of,
     is_asked,
 )
 from tars_settings.core.register import FleetView
@@ -201,12 +203,15 @@ class Follower(Generic[T]):
         return {scope: ScopeReport(*registers.highest(scope), registers.digest(scope)) for scope in self.scopes}
 
     def _refusals(self) -> tuple[RefusalReport, ...]:
-        return tuple(
-            RefusalReport(
-                one.delta.scope, one.delta.stamp.epoch, one.delta.stamp.digest.hex(), one.keys, one.message[:500]
-            )
-            for one in self.built.refused
+        return tuple(map(_refusal, self.built.refused))
+
+    def _listed(self, refused: Sequence[Refused]) -> tuple[RefusalReport, ...]:
+        """Return those that a report has room for: what it acknowledges, for whoever pushed it waits; the newest."""
+        ranked = sorted(
+            refused, key=lambda one: (one.delta.stamp.digest.hex() in self._acked, one.delta.stamp), reverse=True
         )
+        listed = set(first_of(map(_refusal, ranked)))
+        return tuple(one for one in map(_refusal, refused) if one in listed)
 
     def _trial_reports(self) -> tuple[TrialReport, ...]:
         registers = self._agent.replicator.peer.registers
@@ -375,7 +380,12 @@ class Follower(Generic[T]):
 
     def presence(self, state: State | None = None) -> Presence:
         """Return the report on this worker."""
-        status = self.status()
+        status, refused = self.status(), self.built.refused
+        listed = self._listed(refused)
+        more = (
+            _more(len(refused) - len(listed), MORE_REFUSED),
+            _more(len(status.unknown) - MAX_UNKNOWN, "more keys that the model does not have"),
+        )
         return Presence(
             v=1,
             service=self.service,
@@ -383,7 +393,7 @@ class Follower(Generic[T]):
             state=state or status.state,
             scopes=status.scopes,
             acked=dict(self._acked),
-            refused=status.refused,
+            refused=listed,
             shadowed=dict(status.shadowed),
             unknown=status.unknown[:MAX_UNKNOWN],
             trials=status.trials,
@@ -395,7 +405,7 @@ class Follower(Generic[T]):
             pid=os.getpid(),
             at=self._agent.clock.wall().isoformat(timespec="milliseconds"),
             counters=status.counters,
-            notes=tuple(note for note in (status.unstored, status.held_back, _more(status.unknown)) if note),
+            notes=tuple(note for note in (status.unstored, status.held_back, *more) if note),
             ext={"session": self._session},
         )
 
@@ -487,9 +497,13 @@ class Follower(Generic[T]):
         self._report_s = float("-inf")
 
 
-def _more(unknown: tuple[str, ...]) -> str:
-    left = len(unknown) - MAX_UNKNOWN
-    return f"{left} more keys that the model does not have" if left > 0 else ""
+def _refusal(refused: Refused) -> RefusalReport:
+    delta = refused.delta
+    return RefusalReport(delta.scope, delta.stamp.epoch, delta.stamp.digest.hex(), refused.keys, refused.message[:500])
+
+
+def _more(left: int, what: str) -> str:
+    return f"{left} {what}" if left > 0 else ""
 
 
 def keys_of_model(schema: bytes) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from tars_settings.cli.candidates import Candidate, candidates, dig
 from tars_settings.cli.outcome import one_line
 from tars_settings.cli.reading import NOTHING, Reading, Values, folded
 from tars_settings.core.names import Scope, overlap
-from tars_settings.core.presence import Presence
+from tars_settings.core.presence import NOT_LISTED, Presence, lists_all, refusal_of
 from tars_settings.schema import entries_of, schema_hash
 
 Fate = Literal["applied", "default", "pinned", "refused", "behind", "unknown", "offline", "silent"]
@@ -82,6 +82,9 @@ def _of_winners(own: Reading, values: Values, key: str, presence: Presence, winn
         return Claim(instance, state, "unknown", why="its release does not have this key")
     if late := [why for one in winners if (why := _lateness(presence, one))]:
         return Claim(instance, state, "behind", why="; ".join(dict.fromkeys(late)))
+    if not lists_all(presence) and any(presence.acked.get(one) != "applied" for one in digests):
+        is_refused = any(refusal_of(presence, one) is not None for one in digests)
+        return Claim(instance, state, "refused" if is_refused else "silent", why=NOT_LISTED)
     value = dig(folded(own, values), key)
     why = ", ".join(dict.fromkeys(f"{one.scope} epoch {one.register.delta.stamp.epoch}" for one in winners))
     return Claim(instance, state, "applied", value, why)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tars_settings.cli.outcome import one_line
-from tars_settings.core.presence import Presence
+from tars_settings.core.presence import Presence, refusal_of
 
 Word = Literal["good", "bad", "unknown"]
 
@@ -30,8 +30,8 @@ def health_of(digest: str, before: Presence, now: Presence | None) -> Health:
         return Health("bad", "it went offline")
     if now.ext.get("session") != before.ext.get("session"):
         return Health("bad", "it was restarted")
-    if refused := [one_line(one.message) for one in now.refused if one.digest == digest]:
-        return Health("bad", f"it refused it: {refused[0]}")
+    if (refusal := refusal_of(now, digest)) is not None:
+        return Health("bad", f"it refused it: {one_line(refusal)}")
     if now.state in ("degraded", "stale"):
         return Health("bad", f"it is {now.state}" + (f": lacks {', '.join(now.lacking)}" if now.lacking else ""))
     if news := [note for note in now.notes if note not in before.notes]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
+from itertools import islice
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -11,6 +13,12 @@ from tars_settings.core.wire import DECODE_ERRORS, MAX_ENVELOPE_BYTES, encode
 from tars_settings.errors import MalformedError
 
 State = Literal["joining", "ready", "stale", "degraded", "offline"]
+MAX_REFUSED: Final = 32
+"""Refusals that a report lists. Thousands may be refused at once, and no packet would hold a report of them all."""
+MAX_REFUSED_BYTES: Final = 16 * 1024
+"""What they take together: one of 64 long keys has 11 KiB at most, so that there is always room for the first."""
+MORE_REFUSED: Final = "more deltas that the model refuses"
+NOT_LISTED: Final = "it refuses more deltas than its report has room for: the reason is in its own log and status"
 
 
 class ScopeReport(msgspec.Struct, frozen=True):
@@ -45,9 +53,10 @@ class TrialReport(msgspec.Struct, frozen=True, omit_defaults=True):
 class Presence(msgspec.Struct, frozen=True, omit_defaults=True):
     """A report. Unknown fields of later releases are passed over.
 
-    ``acked`` maps delta digests (hex, 64 digits) to their fate here, the last 32. ``shadowed`` maps keys that the fleet
-    sets to the source above that wins instead. ``unknown`` are fleet keys that the model does not have, the first 64.
-    ``trials`` are the deltas on trial, as they were at the time of the report.
+    ``acked`` maps delta digests (hex, 64 digits) to their fate here, the last 32. ``refused`` are the deltas that it
+    refuses, as far as there is room; a note counts the others. ``shadowed`` maps keys that the fleet sets to the source
+    above that wins instead. ``unknown`` are fleet keys that the model does not have, the first 64. ``trials`` are the
+    deltas on trial, as they were at the time of the report.
     """
 
     v: int
@@ -92,6 +101,34 @@ def parse_presence(payload: bytes) -> Presence:
 def encode_presence(presence: Presence) -> bytes:
     """Return the report's bytes."""
     return encode(presence)
+
+
+def first_of(refused: Iterable[RefusalReport]) -> tuple[RefusalReport, ...]:
+    """Return as many refusals as a report has room for, from the first on."""
+    found: list[RefusalReport] = []
+    left_bytes = MAX_REFUSED_BYTES
+    for one in islice(refused, MAX_REFUSED):
+        left_bytes -= len(encode(one))
+        if left_bytes < 0:
+            break
+        found.append(one)
+    return tuple(found)
+
+
+def lists_all(presence: Presence) -> bool:
+    """Return whether a worker lists all that it refuses."""
+    return not any(note.endswith(MORE_REFUSED) for note in presence.notes)
+
+
+def refusal_of(presence: Presence, digest: str) -> str | None:
+    """Return why a worker refuses a delta (its hex digest), :data:`NOT_LISTED` where there was no room to say it.
+
+    None: as far as it says, it does not refuse it.
+    """
+    if found := [one.message for one in presence.refused if one.digest == digest]:
+        return "; ".join(found)
+    # What was refused as it came may fit since; only where refusals are left out this may be one of them.
+    return NOT_LISTED if presence.acked.get(digest) == "refused" and not lists_all(presence) else None
 
 
 def is_asked(digest: bytes, service: str, instance: str, of: int) -> bool:

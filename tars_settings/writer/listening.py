@@ -10,7 +10,7 @@ import msgspec
 
 from tars_settings.agent.loop import Agent
 from tars_settings.core.names import Scope
-from tars_settings.core.presence import Presence, is_asked, parse_presence
+from tars_settings.core.presence import Presence, is_asked, parse_presence, refusal_of
 from tars_settings.core.session import Received
 from tars_settings.core.topics import PresenceTopic, SchemaTopic
 from tars_settings.core.wire import short_hash
@@ -106,7 +106,7 @@ def _is_whole(topic: SchemaTopic, payload: bytes) -> bool:
 
 def _reply(receipt: Receipt, presence: Presence, at_s: float) -> Reply:
     fate = _fate(receipt, presence)
-    message = "; ".join(one.message for one in presence.refused if one.digest == receipt.digest)
+    message = refusal_of(presence, receipt.digest) or ""
     shadowed = {key: by for key, by in presence.shadowed.items() if key in receipt.keys}
     after_s = max(0.0, at_s - receipt.pushed_s) if fate in ("applied", "refused") else 0.0
     return Reply(presence.service, presence.instance, fate, message, shadowed, after_s)

@@ -12,6 +12,7 @@ import pytest
 from tars_settings.cli.candidates import dig
 from tars_settings.cli.moments import Since, span
 from tars_settings.cli.render import MASK
+from tars_settings.core.presence import MORE_REFUSED, NOT_LISTED, Presence, ScopeReport, encode_presence
 from tars_settings.core.topics import PresenceTopic, Topics
 from tars_settings.errors import UsageError
 from tests.brokers import eventually
@@ -133,6 +134,31 @@ def test_a_worker_that_is_gone_is_offline(room: Room) -> None:
     told = _explained(room, "stt-worker", "vad_threshold", "--instance", "gone")
     room.fleet.broker.publish(topic, b"")
     assert told["workers"][0]["fate"] == "offline"
+
+
+@pytest.mark.parametrize(
+    ("acked", "fate"), [("", "silent"), ("refused", "refused"), ("applied", "applied")], ids=lambda one: one or "not"
+)
+def test_a_worker_that_can_not_list_all_that_it_refuses_is_not_taken_to_have_applied_it(
+    room: Room, acked: str, fate: str
+) -> None:
+    (winner, *_) = _explained(room, "stt-worker", "vad_threshold")["candidates"]
+    topic = Topics().format(PresenceTopic("stt-worker", "full"))
+    claim = Presence(
+        1,
+        "stt-worker",
+        "full",
+        "ready",
+        scopes={"stt-worker": ScopeReport(winner["gen"], 1000, "")},
+        acked={winner["digest"]: acked} if acked else {},  # type: ignore[dict-item]
+        notes=(f"7 {MORE_REFUSED}",),
+    )
+    room.fleet.broker.publish(topic, encode_presence(claim))
+    told = _explained(room, "stt-worker", "vad_threshold", "--instance", "full")
+    room.fleet.broker.publish(topic, b"")
+    (worker,) = told["workers"]
+    assert worker["fate"] == fate
+    assert (worker["why"] == NOT_LISTED) is (fate != "applied")
 
 
 def test_a_key_that_nobody_knows_is_a_no(room: Room) -> None:

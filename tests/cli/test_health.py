@@ -9,7 +9,7 @@ import pytest
 
 from tars_settings.cli.canary import Plan, choose, proposal_of
 from tars_settings.cli.health import health_of
-from tars_settings.core.presence import Presence, RefusalReport, TrialReport
+from tars_settings.core.presence import MORE_REFUSED, NOT_LISTED, Presence, RefusalReport, TrialReport
 from tars_settings.errors import RefusedError, UsageError
 
 DIGEST = "ab" * 32
@@ -30,6 +30,12 @@ REFUSAL = RefusalReport("stt-worker@pi-3", 2, DIGEST, ("vad",), "too\n  large")
         ({"ext": {"session": "s2"}}, "bad", "it was restarted"),
         ({"refused": (REFUSAL,)}, "bad", "it refused it: too large"),
         ({"refused": (msgspec.structs.replace(REFUSAL, digest="cd" * 32),)}, "good", ""),
+        (
+            {"acked": {DIGEST: "refused"}, "notes": ("the disk is slow", f"7 {MORE_REFUSED}")},
+            "bad",
+            f"it refused it: {NOT_LISTED}",
+        ),
+        ({"acked": {DIGEST: "refused"}}, "unknown", "it has not answered"),
         ({"notes": ("the disk is slow", "started 3 times")}, "bad", "started 3 times"),
         (
             {"trials": (TrialReport("stt-worker@pi-3", 2, DIGEST, ("vad",), 0),)},

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from pydantic import AfterValidator
 
-from tars_settings.core.presence import Presence
+from tars_settings import Settings
+from tars_settings.core.presence import (
+    MORE_REFUSED,
+    NOT_LISTED,
+    Presence,
+    RefusalReport,
+    encode_presence,
+    parse_presence,
+)
 from tars_settings.writer import Report
 from tests.join.conftest import InMemory, Stt
 
@@ -60,3 +69,60 @@ def test_a_report_names_some_of_many_keys_that_the_model_does_not_have_and_count
     report = live._follower.presence()
     assert len(report.unknown) == 64
     assert "36 more keys that the model does not have" in report.notes
+
+
+def _below_ten(value: int) -> int:
+    if value >= 10:
+        raise ValueError("ten is too much")
+    return value
+
+
+class Limits(Settings, service="limits"):
+    limits: dict[str, Annotated[int, AfterValidator(_below_ten)]] = {}
+
+
+def test_a_report_lists_some_of_many_refusals_and_every_push_learns_of_its_own(
+    memory: InMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tars_settings.agent.follower.REFUSAL_S", 0.0)
+    assert memory.writer.sync("limits") == "ready"
+    live = memory.join(Limits)
+    for n in range(36):
+        report = memory.writer.push("limits", {f"limits.k{n}": n + 5}, plain=[f"limits.k{n}"]).wait(10)
+        assert [one.message for one in report.refused] == (["Value error, ten is too much"] if n >= 5 else []), n
+    # Older than all of these by its stamp, and what somebody waits for now.
+    late = memory.writer.push("limits@pi-3", {"limits.a": 99}, plain=["limits.a"])
+    assert [one.message for one in late.wait(10).refused] == ["Value error, ten is too much"]
+    more = [
+        memory.writer.push("limits", {f"limits.m{n}": 99}, plain=[f"limits.m{n}"]).wait(10).refused for n in range(3)
+    ]
+    assert [len(one) for one in more] == [1, 1, 1]
+    assert len(live.status.refused) == 35, "the process itself keeps all"
+    report = live._follower.presence()
+    assert len(report.refused) == 32
+    assert f"3 {MORE_REFUSED}" in report.notes
+    assert late.digest in {one.digest for one in report.refused}
+    assert {digest for digest, said in report.acked.items() if said == "refused"} <= {
+        one.digest for one in report.refused
+    }
+    assert [one for one in live.status.refused if one in report.refused] == list(report.refused), "in the same order"
+    assert parse_presence(encode_presence(report)) == report
+
+
+def test_a_refusal_without_room_for_its_reason_is_one_all_the_same(memory: InMemory, started: Any) -> None:
+    started()
+    receipt = memory.writer.push(Stt, {"vad_threshold": 0.6})
+    receipt.wait(10)
+    other = RefusalReport("stt-worker", 9, "cd" * 32, ("model",), "no such model")
+    full = Presence(
+        1,
+        "stt-worker",
+        "full",
+        "ready",
+        acked={receipt.digest: "refused"},
+        refused=(other,),
+        notes=(f"1 {MORE_REFUSED}",),
+    )
+    memory.writer._heard.readers = lambda scope: [(full, receipt.pushed_s)]  # type: ignore[method-assign]
+    (reply,) = receipt.wait(10).refused
+    assert reply.message == NOT_LISTED
