@@ -220,6 +220,6 @@ def test_an_interpreter_that_ends_leaves_in_order_unless_an_error_ended_it(scene
         running = scene.start(mode)
         assert running.end() == (mode == "broken")
         running.says("ready")
-    assert scene.states() == ["offline"]
+    eventually(lambda: scene.states() == ["offline"])
     marks = list(scene.fleet.state_dir("pi-3").glob("*/starts-*"))
     assert bool(marks) == (ending == "broken"), "an error counts against new values"
