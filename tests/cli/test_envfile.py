@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, SecretStr
 from tars_settings import Settings, SettingsConfigDict
 from tars_settings.cli.envfile import parse_env, read_env
 from tars_settings.cli.envimport import EnvOptions, Known, Plan, plan
-from tars_settings.errors import UsageError
+from tars_settings.errors import ReplicaError, UsageError
 from tars_settings.schema import schema_of, variables_of
 from tests.real_input import WORKERS, described, dotenv_of, settings_classes
 
@@ -145,6 +145,31 @@ def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
     file.write_bytes(b"A=\xff\xfe")
     with pytest.raises(UsageError):
         read_env(file)
+
+
+def test_a_file_that_is_not_there_is_told_in_the_systems_words(tmp_path: Path) -> None:
+    with pytest.raises(ReplicaError) as caught:
+        read_env(tmp_path / "nothing.env")
+    assert str(caught.value) == f"{tmp_path / 'nothing.env'} can't be read: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    ("line", "note"),
+    [
+        ("A=1", None),
+        ("export A=1", "A: the word 'export' was passed over"),
+        ("exported=1", None),
+        ("A=export 1", None),
+        ("A=a#b", "A: the '#' is part of the value"),
+        ("A='a#b'", None),
+        ('A="a #b"', None),
+        ("A=a #b", "A: what follows ' #' was taken for a comment; put the value into quotes where it is none"),
+    ],
+)
+def test_what_is_said_of_a_line_that_is_taken(line: str, note: str | None) -> None:
+    found = parse_env(f"\n{line}\n")
+    assert [one.number for one in found.lines] == [2]
+    assert found.notes == (() if note is None else ((2, note),))
 
 
 @pytest.mark.parametrize("worker", WORKERS)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
@@ -17,11 +18,12 @@ from rich.console import Console
 
 from tars_settings.cli import carrying, progress
 from tars_settings.cli.allowed import allowed, similar, with_allowed
-from tars_settings.cli.common import wait_all_as_flag
+from tars_settings.cli.common import Common, wait_all_as_flag
 from tars_settings.cli.files import Content, InputFileError, read_content
 from tars_settings.cli.quorum import Quorum
+from tars_settings.cli.render import Output
 from tars_settings.cli.splitting import parts_of
-from tars_settings.cli.wanted import wanted
+from tars_settings.cli.wanted import Wanted, check_all, wanted
 from tars_settings.core.delta import (
     MAX_ASSIGNMENTS,
     MAX_FANOUT_BYTES,
@@ -31,7 +33,14 @@ from tars_settings.core.delta import (
     check_fanout,
 )
 from tars_settings.core.wire import MAX_ENVELOPE_BYTES, encode
-from tars_settings.errors import ConfigurationError, TooLargeError, UsageError
+from tars_settings.errors import (
+    ConfigurationError,
+    ConflictError,
+    InvalidValueError,
+    PlainOrSecretError,
+    TooLargeError,
+    UsageError,
+)
 from tars_settings.schema import schema_of, variables_of
 from tars_settings.settings import Settings, SettingsConfigDict
 from tars_settings.writer import Receipt, Reply, Report
@@ -196,6 +205,26 @@ def test_what_is_allowed_follows_each_complaint() -> None:
     ]
 
 
+def test_nothing_follows_a_line_that_names_no_key() -> None:
+    lines = ["mode", "Mode!: no", "nothing at all: mode"]
+    assert with_allowed("\n".join(lines), [EAR]).splitlines() == lines
+
+
+def test_what_was_left_out_is_told_after_the_rest() -> None:
+    assert Wanted({}, ("one",), ("X", "Y")).told == ("one", "left out, since no worker has it: X, Y")
+    assert Wanted({}, ("one",)).told == ("one",)
+
+
+def test_a_key_that_nobody_described_is_asked_for_and_another_is_offered_where_one_comes_near() -> None:
+    with pytest.raises(PlainOrSecretError) as caught:
+        check_all((), ("mood", "xyz"), [EAR])
+    told = str(caught.value).splitlines()
+    assert [line.partition(":")[0].strip() for line in told] == ["mood", "did you mean mode?", "xyz"]
+    with pytest.raises(InvalidValueError, match=r"(?s)mode: no.*did you mean mode"):
+        check_all(("mode: no",), ("mood",), [EAR])
+    check_all((), (), [EAR])
+
+
 # --- parts ---------------------------------------------------------------------------------------------------------
 
 
@@ -255,6 +284,15 @@ def test_a_share_is_rounded_up(asked: int, percent: int) -> None:
     assert needed * 100 >= asked * percent > (needed - 1) * 100
 
 
+@pytest.mark.parametrize(
+    ("text", "applied", "is_reached"),
+    [("2", 1, False), ("2", 2, True), ("2", 3, True), ("67%", 2, False), ("66%", 2, True), ("1%", 0, False)],
+)
+def test_a_quorum_is_reached_by_as_many_as_it_needs(text: str, applied: int, is_reached: bool) -> None:
+    report = _report(*(["applied"] * applied), *(["refused"] * (3 - applied)))
+    assert Quorum.of(text).is_reached(report) is is_reached
+
+
 def test_wait_all_is_one_word_of_its_own() -> None:
     assert wait_all_as_flag(["--wait", "all", "--wait=all", "--wait", "x"]) == [
         "--wait-all",
@@ -310,3 +348,71 @@ def test_ctrl_c_says_what_was_done_by_then() -> None:
     told = carrying._interrupted(course, dry_run=False)
     assert told.startswith("1 of 3 parts were pushed, as epoch 4; 1 were not begun")
     assert "ear epoch 5 is signed and on its way" in told
+
+
+class _Part:
+    """A part of a change whose push fails with *error*, or is done."""
+
+    options: ClassVar[dict[str, Any]] = {}
+    notes = ()
+    scope = "ear"
+    items: ClassVar[dict[str, int]] = {"a": 1, "b": 2}
+
+    def __init__(self, *parts: _Part, error: Exception | None = None) -> None:
+        self._parts = parts or (self,)
+        self._error = error
+
+    def parts(self) -> list[_Part]:
+        return list(self._parts)
+
+    def push(self, *_: Any, **__: Any) -> Receipt:
+        if self._error is not None:
+            raise self._error
+        receipt = Receipt("ear", ("a",), lambda *_: _report("applied"))
+        receipt.epoch = 4
+        return receipt
+
+
+@pytest.mark.parametrize(
+    ("split", "count", "told"),
+    [
+        (True, 2, "^no$"),
+        (False, 1, "^no$"),
+        (True, 1, "^no$"),
+        (False, 2, "--split"),
+    ],
+)
+def test_what_does_not_fit_is_told_with_a_split_where_there_is_one_and_none_was_made(
+    split: bool, count: int, told: str
+) -> None:
+    part: Any = _Part(*[_Part()] * count, error=TooLargeError("no"))
+    with pytest.raises(TooLargeError, match=told):
+        carrying._signed(None, part, carrying.How(split=split), {})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("done", "told"), [(0, ""), (1, "1 of 3 parts were pushed, as epoch 4; 2 were not begun")])
+def test_an_error_half_way_says_what_was_pushed_and_one_at_once_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], done: int, told: str
+) -> None:
+    failing = _Part(error=ConflictError("somebody was faster"))
+    change: Any = _Part(*[_Part()] * done, *[failing] * (3 - done))
+    monkeypatch.setattr(carrying, "session", lambda *_, **__: contextlib.nullcontext())
+    how = carrying.How(wait="nobody", split=True)
+    with pytest.raises(ConflictError):
+        carrying.carry_out(Common(Output()), lambda _: change, how)
+    said = capsys.readouterr().err
+    assert told in said
+    assert ("parts were pushed" in said) is bool(told)
+
+
+@pytest.mark.parametrize(("quorum", "is_enough"), [(None, False), ("1", True), ("2", False)])
+def test_a_wait_ends_early_for_a_quorum_alone(quorum: str | None, is_enough: bool) -> None:
+    class Waited:
+        spread_s = 0.5
+
+        def wait(self, timeout_s: float, *, enough: Callable[[Report], bool]) -> bool:
+            assert timeout_s == 5.5
+            return enough(_report("applied", "silent"))
+
+    how = carrying.How(quorum=None if quorum is None else Quorum.of(quorum))
+    assert carrying._awaited(Waited(), how, "ear epoch 4") is is_enough  # type: ignore[arg-type, comparison-overlap]
