@@ -88,6 +88,28 @@ def test_what_a_floor_voided_counted_in_its_time(story: Story) -> None:
     assert says(past.after_epoch(2).winners)["a"] == 2
 
 
+def test_what_is_void_does_not_hide_the_gap_before_it(story: Story) -> None:
+    first = story.deltas[0]
+    gaps = story.past(first, void={2: "compromised"}).after_epoch(2).missing
+    assert [(one.key, one.epoch, one.digest) for one in gaps] == [
+        ("a", 2, first.stamp.digest.hex()),
+        ("b", 4, first.stamp.digest.hex()),
+    ]
+    counted = story.past(first, void={2: "below-floor"}).after_epoch(2).missing
+    assert [one.key for one in counted] == ["b"]
+
+
+def test_a_chain_goes_on_where_two_replaced_each_other_after_the_moment() -> None:
+    lesser, greater = sorted((ALICE, BOB), key=lambda one: one.kid)
+    story = Story()
+    first = story.push(set_("a", 1))
+    story.push(set_("a", 2), epoch=2, by=greater)
+    story.push(set_("a", 3), epoch=2, by=lesser)
+    assert story.past().after_epoch(1).missing == ()
+    (gap,) = story.past(first).after_epoch(1).missing
+    assert gap.digest == first.stamp.digest.hex()
+
+
 def test_an_epoch_of_the_newest_gen_is_meant(story: Story) -> None:
     story.push(set_("a", 9), epoch=1, gen=2)
     past = story.past()

@@ -142,6 +142,21 @@ def test_a_floor_counts_with_all_of_its_parts_and_voids_what_it_does_not_list() 
     assert one.peer.registers.winners(SCOPE)["vad"].delta.raw == NEW
 
 
+def test_a_part_of_a_floor_counts_where_the_floor_in_force_names_it() -> None:
+    one, part = fresh(), next(iter(PARTS.values()))
+    (_, others) = cut([n.to_bytes(32, "big") for n in range(5000, 6200)])
+    strange = next(iter(others.values()))
+    offer(one, trust_payload())
+    assert [(told.fate, told.reason) for told in offer(one, part)] == [("superseded", "not-named")]
+    offer(one, FLOOR)
+    told = [offer(one, payload)[0] for payload in (part, part, strange)]
+    assert [(found.fate, found.scope, found.reason) for found in told] == [
+        ("applied", SCOPE, ""),
+        ("duplicate", SCOPE, ""),
+        ("superseded", "", "not-named"),
+    ]
+
+
 def test_a_scope_with_nothing_but_a_floor_is_exported() -> None:
     one = fresh()
     offer(one, trust_payload(), FLOOR, *PARTS.values())

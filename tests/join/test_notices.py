@@ -160,7 +160,8 @@ def test_a_callback_that_raises_is_counted_and_stops_nothing(
     memory.push(vad_threshold=0.6)
     eventually(lambda: bool(later.of(notices.Applied)))
     assert live.status.counters["notice failures"] >= 1
-    assert "ValueError" in caplog.text
+    line = bad.__code__.co_firstlineno + 1
+    assert f"raised ValueError at {__file__}:{line}" in caplog.text
     assert "canary" not in caplog.text
 
 

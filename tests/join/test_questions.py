@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from tars_settings.core.delta import Assignment
-from tars_settings.core.question import Fit, HistoryQuestion, QuestionBody, answers, parse_answer
+from tars_settings.core.question import AnswerBody, Fit, HistoryQuestion, QuestionBody, answers, parse_answer
 from tars_settings.core.session import Received
 from tars_settings.core.topics import AnswerTopic, QuestionTopic
-from tars_settings.core.wire import MAX_ENVELOPE_BYTES, encode
+from tars_settings.core.wire import MAX_ENVELOPE_BYTES, Raw, encode
 from tars_settings.errors import ConfigurationError, MalformedError, NotGrantedError
 from tars_settings.join import Live
 from tars_settings.trust.validity import read_delta
@@ -194,6 +194,25 @@ def test_answers_that_nobody_gave_do_not_fill_the_memory(memory: InMemory, monke
     assert fresh._whole == [], "another question's, in another's name, or left on the broker"
     fresh.take(Received(topics.format(AnswerTopic("0" * 31 + "1", SCOPE, "pi-3")), other))
     assert [found.worker for found in fresh._whole] == [f"{SCOPE}@pi-3"]
+
+
+def test_a_part_counts_once_and_an_answer_that_is_whole_takes_no_more(memory: InMemory) -> None:
+    topic = memory.writer.agent.replicator.topics.format(AnswerTopic("0" * 31 + "1", SCOPE, "pi-3"))
+
+    def told(*parts: tuple[int, int, str]) -> list[list[bytes]]:
+        one = asking_module.Asking(memory.writer.agent, memory.writer._changed, question())
+        for part, of, what in parts:
+            raw = encode(AnswerBody(1, SCOPE, "pi-3", part, of, history=(Raw(f'"{what}"'.encode()),)))
+            one.take(Received(topic, raw))
+        return [[bytes(entry) for entry in found.history] for found in one._whole]
+
+    assert told((2, 2, "b"), (1, 2, "a")) == [[b'"a"', b'"b"']]
+    assert told((1, 2, "a"), (1, 2, "x"), (2, 2, "b")) == [[b'"a"', b'"b"']], "the first of a part counts"
+    assert told((1, 2, "a"), (2, 2, "b"), (2, 2, "x"), (1, 2, "x")) == [[b'"a"', b'"b"']]
+    assert told((2, 3, "b"), (3, 3, "c"), (1, 2, "x"), (1, 3, "a")) == [[b'"a"', b'"b"', b'"c"']]
+    most = asking_module.MAX_PARTS
+    assert len(told(*((n, most, "a") for n in range(1, most + 1)))) == 1
+    assert told(*((n, most + 1, "a") for n in range(1, most + 2))) == []
 
 
 def test_of_many_readers_a_few_are_named_and_of_very_many_a_share_is_asked(memory: InMemory) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,14 +13,15 @@ import tars_settings
 from tars_settings import Settings
 from tars_settings.adapters.clock import SystemClock
 from tars_settings.agent import assemble, follower, trials
-from tars_settings.core.delta import Assignment
-from tars_settings.core.trial import CHECKPOINTS
+from tars_settings.core.delta import Assignment, Trial
+from tars_settings.core.trial import CHECKPOINTS, TrialMark
 from tars_settings.errors import NothingOnTrialError, RefusedError, UsageError
 from tars_settings.join import Live
 from tars_settings.sources.environment import Environment
 from tars_settings.sources.stored import usable_lkgs
 from tars_settings.sources.trials import TrialStore
 from tests.brokers import eventually
+from tests.fleets import ALICE, delta
 from tests.join.conftest import InMemory, Stt
 
 Started = Callable[..., Live[Any]]
@@ -213,6 +214,33 @@ def test_without_marks_of_ours_the_deltas_own_time_counts(memory: InMemory, star
     assert 190 < left_s(again)[0] <= 200
     passes(201, again)
     has(again, "base")
+
+
+def test_a_look_is_due_at_once_where_something_is_to_be_noted_and_else_at_the_next_share() -> None:
+    class Store:
+        def read(self) -> tuple[TrialMark, ...]:
+            return ()
+
+        def write(self, marks: Iterable[TrialMark]) -> None:
+            written.append(tuple(marks))
+
+    class Still(Time):
+        def now_s(self) -> float:
+            return 1000.0 + Time.passed_s
+
+    written: list[tuple[TrialMark, ...]] = []
+    one = trials.Trials(Store(), Still(), lambda _: True)  # type: ignore[arg-type]
+    assert one.next_s() == float("inf")
+    item = Assignment("model", set="new")
+    one.arrived(delta(ALICE, 1, item, trial=Trial(600, (Assignment("model", unset=True),))))
+    assert one.next_s() == 1000.0
+    one.note()
+    assert one.next_s() == 1000.0 + 600 / CHECKPOINTS
+    Time.passed_s = 600 / CHECKPOINTS - 1
+    assert one.next_s() == 1000.0 + 600 / CHECKPOINTS
+    Time.passed_s = 600 / CHECKPOINTS
+    assert one.next_s() == 1000.0 + Time.passed_s
+    assert len(written) == 1
 
 
 def test_who_joins_later_agrees_with_the_others(memory: InMemory, started: Started) -> None:

@@ -97,6 +97,23 @@ def test_a_plain_newer_value_is_taken_in_and_nothing_is_folded_anew(monkeypatch:
     assert not anew
 
 
+def test_a_scope_that_says_what_it_said_is_laid_over_those_below_it() -> None:
+    below, registers, folder = Registers(), Registers(), fresh()
+    below.offer(delta({"a": 1, "audio.gain": 1}, 1, scope="_all"))
+    registers.offer(delta({"b": 2, "audio.gain": 2}, 1))
+    for _ in range(2):
+        state = folder.fold([("_all", below.winning("_all")), (SERVICE, registers.winning(SERVICE))]).state
+        assert state == {"a": 1, "b": 2, "audio": {"gain": 2}}
+
+
+def test_what_a_trial_left_is_not_remembered_and_what_stays_is() -> None:
+    folder = fresh()
+    made = delta({"a": 1, "b": 2, "audio": {"rate": 3}}, 1)
+    stays, undone = (Register(item.key, item, made, undone=item.key == "b") for item in made.body.assign[:2])
+    assert folder.fold([(SERVICE, (stays, undone))]).state == {"a": 1, "b": 2}
+    assert list(folder._plain) == [id(stays)], "the other is made anew for each view"
+
+
 def test_what_was_handed_out_before_stays_as_it_was() -> None:
     registers, folder = Registers(), fresh()
     registers.offer(delta({"audio.gain": 1, "audio.rate": 1}, 1))

@@ -272,8 +272,8 @@ def test_a_draft_collects_consents_and_ends_as_the_delta_that_was_seen() -> None
 
 def test_no_key_that_could_not_count_cosigns() -> None:
     draft = read_draft(drafted(FLEET, ALICE.kid, PLAIN), FLEET)
-    for key in (ALICE, ROOT):
-        with pytest.raises(RefusedError):
+    for key, why in ((ALICE, "'alice' is its author"), (ROOT, "'root' is a root key")):
+        with pytest.raises(RefusedError, match=f"{why}: it can't cosign"):
             consent(draft, key)
 
 
