@@ -10,8 +10,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from tars_settings.core.wire import DECODE_ERRORS, Raw, encode, short_hash
-from tars_settings.errors import MalformedError
+from tars_settings.core.wire import Raw, decode_plain, encode, short_hash
 
 
 class LastGood(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,10 +62,7 @@ def parse_last_good(content: bytes) -> LastGood:
     Raises:
         MalformedError: it is of another form or version.
     """
-    try:
-        return _decoder.decode(content)
-    except DECODE_ERRORS as error:
-        raise MalformedError(f"malformed last known good values: {type(error).__name__}") from None
+    return decode_plain(_decoder, content, what="last known good values")
 
 
 class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -93,7 +89,4 @@ def parse_starts(content: bytes) -> Starts:
     Raises:
         MalformedError: it is of another form or version.
     """
-    try:
-        return _starts_decoder.decode(content)
-    except DECODE_ERRORS as error:
-        raise MalformedError(f"malformed start marks: {type(error).__name__}") from None
+    return decode_plain(_starts_decoder, content, what="start marks")

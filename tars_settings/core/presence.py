@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from tars_settings.core.wire import DECODE_ERRORS, MAX_ENVELOPE_BYTES, encode
+from tars_settings.core.wire import MAX_ENVELOPE_BYTES, decode_plain, encode
 from tars_settings.errors import MalformedError
 
 State = Literal["joining", "ready", "stale", "degraded", "offline"]
@@ -92,10 +92,7 @@ def parse_presence(payload: bytes) -> Presence:
     """
     if len(payload) > MAX_ENVELOPE_BYTES:
         raise MalformedError("malformed presence: too large")
-    try:
-        return _decoder.decode(payload)
-    except DECODE_ERRORS as error:
-        raise MalformedError(f"malformed presence: {type(error).__name__}") from None
+    return decode_plain(_decoder, payload, what="presence")
 
 
 def encode_presence(presence: Presence) -> bytes:

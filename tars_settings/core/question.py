@@ -16,11 +16,11 @@ from tars_settings.core.delta import MAX_ASSIGNMENTS, Assignment, check_assignme
 from tars_settings.core.names import is_key, is_scope, is_service
 from tars_settings.core.stamp import MAX_EPOCH
 from tars_settings.core.wire import (
-    DECODE_ERRORS,
     MAX_ENVELOPE_BYTES,
     Kid,
     check_value,
     decode_canonical,
+    decode_plain,
     encode,
     one_empty_tuple,
 )
@@ -155,10 +155,7 @@ def parse_answer(payload: bytes) -> AnswerBody:
     """
     if len(payload) > MAX_ANSWER_BYTES:
         raise MalformedError("malformed answer: too large")
-    try:
-        answer = _answer_decoder.decode(payload)
-    except DECODE_ERRORS as error:
-        raise MalformedError(f"malformed answer: {type(error).__name__}") from None
+    answer = decode_plain(_answer_decoder, payload, what="answer")
     if not (is_service(answer.service) and is_service(answer.instance)) or answer.part > answer.parts:
         raise MalformedError("malformed answer: illegal names or numbers")
     return answer

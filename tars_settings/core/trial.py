@@ -16,8 +16,8 @@ import msgspec
 from tars_settings.core.delta import MAX_TRIAL_S, Assignment, Delta, Trial
 from tars_settings.core.names import overlap
 from tars_settings.core.register import Register, nothing_tried, used
-from tars_settings.core.wire import DECODE_ERRORS, HexDigest
-from tars_settings.errors import MalformedError, RefusedError
+from tars_settings.core.wire import HexDigest, decode_plain
+from tars_settings.errors import RefusedError
 
 MAX_MARKS: Final = 64
 """Trials that are remembered on the disk; of what lies beyond the delta's own time is all there is to go by."""
@@ -116,10 +116,7 @@ def parse_marks(content: bytes) -> TrialMarks:
     Raises:
         MalformedError: it is of another form or version.
     """
-    try:
-        return _marks_decoder.decode(content)
-    except DECODE_ERRORS as error:
-        raise MalformedError(f"malformed trial marks: {type(error).__name__}") from None
+    return decode_plain(_marks_decoder, content, what="trial marks")
 
 
 class _Run(msgspec.Struct):

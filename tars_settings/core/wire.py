@@ -101,6 +101,18 @@ def decode_canonical(decoder: msgspec.json.Decoder[T], document: bytes, *, what:
     return decoded
 
 
+def decode_plain(decoder: msgspec.json.Decoder[T], document: bytes, *, what: str) -> T:
+    """Return the decoded *document*, in whatever form it says it: for what nobody signed.
+
+    Raises:
+        MalformedError: it does not decode. The message holds nothing of it.
+    """
+    try:
+        return decoder.decode(document)
+    except DECODE_ERRORS as error:
+        raise MalformedError(f"malformed {what}: {type(error).__name__}") from None
+
+
 def _without_values(error: BaseException) -> str:
     """Return an error's text where it is known to hold no input: msgspec names paths, others quote what they met."""
     return str(error)[:200] if isinstance(error, msgspec.ValidationError) else type(error).__name__
