@@ -47,16 +47,11 @@ def _rows(found: list[AuditRow], trust: TrustDocument) -> list[tuple[object, ...
             row.event,
             row.count,
             row.place,
-            _name(row, trust),
+            trust.name_of(row.kid, 8),
             "; ".join(part for part in (row.reason, row.detail) if part),
         )
         for row in found
     ]
-
-
-def _name(row: AuditRow, trust: TrustDocument) -> str:
-    writer = trust.writer(row.kid) if row.kid else None
-    return writer.name if writer is not None else row.kid[:8]
 
 
 def _told(row: AuditRow, trust: TrustDocument) -> dict[str, Any]:
@@ -66,7 +61,7 @@ def _told(row: AuditRow, trust: TrustDocument) -> dict[str, Any]:
         "last": row.last,
         "count": row.count,
         "where": row.place,
-        "writer": _name(row, trust),
+        "writer": trust.name_of(row.kid, 8),
         "kid": row.kid,
         "reason": row.reason,
         "detail": row.detail,

@@ -60,12 +60,11 @@ class Replaced:
     def document(self, reading: Reading) -> dict[str, Any]:
         """Return it as a document."""
         known = self.delta is not None
-        writer = reading.trust.writer(self.delta.stamp.kid) if self.delta is not None else None
         return {
             "digest": self.digest,
             "held": known,
             "epoch": self.delta.stamp.epoch if self.delta is not None else None,
-            "writer": writer.name if writer is not None else self.delta.stamp.kid if self.delta is not None else "",
+            "writer": reading.trust.name_of(self.delta.stamp.kid) if self.delta is not None else "",
             "at": self.delta.body.at if self.delta is not None else "",
             "value": None if self.value is NOTHING else self.value,
         }

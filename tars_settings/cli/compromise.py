@@ -167,14 +167,9 @@ def _told(one: _Lost, trust: TrustDocument) -> dict[str, Any]:
         "key": one.key,
         "epoch": one.winner.stamp.epoch,
         "fate": one.fate,
-        "writer": None if one.after is None else _name(trust, one.after),
+        "writer": None if one.after is None else trust.name_of(one.after.stamp.kid),
         "to_epoch": None if one.after is None else one.after.stamp.epoch,
     }
-
-
-def _name(trust: TrustDocument, delta: Delta) -> str:
-    writer = trust.writer(delta.stamp.kid)
-    return delta.stamp.kid if writer is None else writer.name
 
 
 def _show(common: Common, trust: TrustDocument, lost: tuple[_Lost, ...]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -114,7 +114,7 @@ def _show(common: Common, draft: Draft, trust: TrustDocument) -> None:
     body = draft.body
     rows = [(one.key, "unset" if one.unset else "set", _value(one)) for one in body.assign]
     common.out.table(Table(("key", "what", "value"), rows_of(rows)))
-    who = _names([draft.kid], trust)[0]
+    who = trust.name_of(draft.kid)
     common.out.note(
         f"{who} is going to sign this for {body.scope} (epoch {body.epoch}, gen {body.gen}), drafted "
         f"by {printable(body.by) or 'nobody named'} at {printable(body.at) or 'no time'}: "
@@ -139,7 +139,7 @@ def _told(draft: Draft, trust: TrustDocument, path: Path) -> dict[str, Any]:
         "scope": body.scope,
         "gen": body.gen,
         "epoch": body.epoch,
-        "author": _names([draft.kid], trust)[0],
+        "author": trust.name_of(draft.kid),
         "assign": [
             {
                 "key": one.key,
@@ -153,14 +153,9 @@ def _told(draft: Draft, trust: TrustDocument, path: Path) -> dict[str, Any]:
         "by": body.by,
         "reason": body.reason,
         "trial_s": body.trial.within_s if isinstance(body.trial, Trial) else 0,
-        "cosigned_by": _names([one.kid for one in body.cosig], trust),
+        "cosigned_by": [trust.name_of(one.kid) for one in body.cosig],
         "file": str(path),
     }
-
-
-def _names(kids: Iterable[str], trust: TrustDocument) -> list[str]:
-    listed = ((kid, trust.writer(kid)) for kid in kids)
-    return [kid if writer is None else writer.name for kid, writer in listed]
 
 
 # --- grants -----------------------------------------------------------------------------------------------------------

@@ -122,8 +122,7 @@ def _epoch(found: Known, entry: Entry) -> str:
 
 def writer_of(found: Known, entry: Entry) -> str:
     """Return who wrote it, by name."""
-    writer = found.reading.trust.writer(entry.delta.stamp.kid)
-    return writer.name if writer is not None else entry.delta.stamp.kid
+    return found.reading.trust.name_of(entry.delta.stamp.kid)
 
 
 def _told(found: Known, entry: Entry, assigned: list[tuple[Register, Any]]) -> dict[str, Any]:

@@ -55,9 +55,7 @@ class Reading:
 
     def writer_name(self, register: Register) -> str:
         """Return who wrote it, by name where the trust document has one."""
-        kid = register.delta.stamp.kid
-        writer = self.trust.writer(kid)
-        return writer.name if writer is not None else kid
+        return self.trust.name_of(register.delta.stamp.kid)
 
     def is_secret(self, register: Register) -> bool:
         """Return whether a value is encrypted, or a worker's schema calls its key a secret."""

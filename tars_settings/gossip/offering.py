@@ -211,8 +211,6 @@ def lacking(peer: Peer, scopes: Iterable[str]) -> tuple[str, ...]:
     found = []
     for scope in scopes:
         for kid, head in peer.heads.within(scope):
-            writer = peer.trust.writer(kid)
-            name = writer.name if writer is not None else kid[:8]
-            found += [f"{scope}: segment {n} of {name}" for n in head.missing()]
+            found += [f"{scope}: segment {n} of {peer.trust.name_of(kid, 8)}" for n in head.missing()]
         found += [f"{scope}: part {name[:8]} of the floor" for name in peer.floors.missing(scope)]
     return tuple(found)

@@ -183,5 +183,4 @@ def _wins_over(peer: Peer, scope: str, key: str, stamp: Stamp) -> bool:
 
 
 def _name(peer: Peer, kid: str) -> str:
-    writer = peer.trust.writer(kid)
-    return writer.name if writer is not None else kid[:8]
+    return peer.trust.name_of(kid, 8)

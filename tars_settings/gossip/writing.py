@@ -348,14 +348,10 @@ class Writing:
         if held is not None and held.delta.stamp > flight.delta.stamp:
             return (
                 "superseded",
-                f"epoch {held.delta.stamp.epoch} by {self._name(held.delta.stamp.kid)} holds {held.key}",
+                f"epoch {held.delta.stamp.epoch} by {self._peer.trust.name_of(held.delta.stamp.kid)} holds {held.key}",
             )
         found = "nothing" if payload is None else "something else"
         return "unconfirmed", f"acknowledged, but the broker retains {found}: may this user publish there?"
-
-    def _name(self, kid: str) -> str:
-        writer = self._peer.trust.writer(kid)
-        return writer.name if writer is not None else kid
 
     def _tell(self, flight: _Flight, stage: str, reason: str = "") -> None:
         if flight.ref is not None:

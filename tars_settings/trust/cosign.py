@@ -55,8 +55,7 @@ def in_words(demands: tuple[Demand, ...], document: TrustDocument) -> str:
 
 def names(demand: Demand, document: TrustDocument) -> list[str]:
     """Return the names of those who may cosign."""
-    listed = ((kid, document.writer(kid)) for kid in demand.of)
-    return [kid if writer is None else writer.name for kid, writer in listed]
+    return [document.name_of(kid) for kid in demand.of]
 
 
 def consent(draft: Draft, key: SigningKey) -> bytes:

@@ -162,6 +162,11 @@ class TrustDocument:
         """Return the writer with this key id, whatever its status."""
         return self._writers.get(kid)
 
+    def name_of(self, kid: str, digits: int = 32) -> str:
+        """Return a writer's name; of a key that is not listed the first *digits* of its id."""
+        writer = self._writers.get(kid)
+        return kid[:digits] if writer is None else writer.name
+
     def writers(self) -> dict[str, Writer]:
         """Return all writers by key id."""
         return dict(self._writers)
