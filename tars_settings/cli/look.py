@@ -9,11 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from tars_settings.cli.common import Common, command
+from tars_settings.cli.moments import now
 from tars_settings.cli.options import CatchUpOption, OfflineOption, RevealOption
 from tars_settings.cli.reading import NOTHING, Reading, Values, at, folded, read
 from tars_settings.cli.render import value_text
 from tars_settings.cli.tried import document as trial_document
-from tars_settings.cli.tried import now, words
+from tars_settings.cli.tried import words
 from tars_settings.core.names import Scope, check_key, overlap
 from tars_settings.core.register import Register
 from tars_settings.errors import UsageError

@@ -11,10 +11,11 @@ from typing import Any, Final, Literal
 
 from tars_settings.adapters.replica import SqliteReplica
 from tars_settings.cli.common import Common
+from tars_settings.cli.moments import now
 from tars_settings.cli.names import remember
 from tars_settings.cli.render import MASK
 from tars_settings.cli.session import session
-from tars_settings.cli.tried import now, used_now
+from tars_settings.cli.tried import used_now
 from tars_settings.core.audit import REVEALED
 from tars_settings.core.delta import Delta
 from tars_settings.core.names import ALL, Scope

@@ -13,11 +13,12 @@ import typer
 
 from tars_settings.cli import outcome
 from tars_settings.cli.common import INTERRUPTED, Common, command
+from tars_settings.cli.moments import now
 from tars_settings.cli.options import AnswersOption, ByOption, ReasonOption
 from tars_settings.cli.reading import spoken_for
 from tars_settings.cli.render import Table
 from tars_settings.cli.session import session
-from tars_settings.cli.tried import left_s, now, span
+from tars_settings.cli.tried import left_s, span
 from tars_settings.core.names import ALL, Scope
 from tars_settings.errors import NothingOnTrialError, RefusedError, UsageError
 from tars_settings.writer import Receipt, Report, Writer

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any, Final
 
 from tars_settings.core.delta import MAX_TRIAL_S, Delta
@@ -49,11 +49,6 @@ def span(whole_s: float) -> str:
         if count:
             words.append(f"{count}{unit}")
     return "".join(words[:2]) or "0s"
-
-
-def now() -> datetime:
-    """Return the time, in UTC."""
-    return datetime.now(timezone.utc)
 
 
 def left_s(delta: Delta, wall: datetime) -> float:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Final
 
 from tars_settings.cli.doctor.finding import Finding
+from tars_settings.cli.moments import moment
 from tars_settings.cli.render import several
 from tars_settings.cli.visitor import Visitor
 from tars_settings.core.presence import Presence, parse_presence
@@ -147,9 +148,6 @@ def clock(known: list[Presence], now: datetime) -> Finding:
 
 def _ahead_s(at: str, now: datetime) -> float:
     try:
-        said = datetime.fromisoformat(at.replace("Z", "+00:00"))
+        return (moment(at) - now).total_seconds()
     except ValueError:
         return 0.0
-    if said.tzinfo is None:
-        said = said.replace(tzinfo=timezone.utc)
-    return (said - now).total_seconds()
