@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from tars_settings.adapters.replica import SqliteReplica
 from tars_settings.cli.common import Common
 from tars_settings.cli.moments import now
 from tars_settings.cli.names import remember
@@ -32,6 +31,7 @@ from tars_settings.trust.keys import SecretKey
 from tars_settings.trust.secrets import decrypt
 from tars_settings.trust.validity import Verdict, read_delta
 from tars_settings.writer import Writer
+from tars_settings.writer.archive import rows_of
 
 _audit: Final = logging.getLogger("tars_settings.audit")
 
@@ -162,11 +162,7 @@ def from_replica(environment: Environment, service: Scope | None) -> Reading:
     Raises:
         ReplicaError: it can't be read.
     """
-    replica = SqliteReplica(environment.replica_path, create=False)
-    try:
-        rows = replica.load()
-    finally:
-        replica.close()
+    rows = rows_of(environment.replica_path)
     raws = [row.raw for row in rows if isinstance(row, TrustRow)]
     trust, _ = follow_all(environment.pinned(), raws)
     registers = Registers()

@@ -16,13 +16,11 @@ from tars_settings.core.names import Scope
 from tars_settings.core.past import Entry, Past
 from tars_settings.core.question import MAX_HISTORY, HistoryQuestion
 from tars_settings.core.register import Register, effective
-from tars_settings.core.topics import Topics
 from tars_settings.errors import BrokerUnreachableError, KeyFileError, NotGrantedError
-from tars_settings.gossip.effects import Loaded
 from tars_settings.gossip.peer import Peer
-from tars_settings.gossip.replicator import Replicator
 from tars_settings.sources.environment import Environment
 from tars_settings.writer import Writer
+from tars_settings.writer.archive import Archive
 from tars_settings.writer.remembering import HERE, PEERS, Remembered, remember, verified
 
 EVERYTHING: Final = HistoryQuestion(MAX_HISTORY)
@@ -94,8 +92,7 @@ def known(
         ConfigurationError: fleet, keys or broker are not configured.
         ReplicaError: neither can be read.
     """
-    how = {"timeout_s": timeout_s, "peers": peers, "question": question}
-    (found,) = known_of(common, (scope,), offline=offline, **how)  # type: ignore[arg-type]
+    (found,) = known_of(common, (scope,), offline=offline, timeout_s=timeout_s, peers=peers, question=question)
     return found
 
 
@@ -110,10 +107,12 @@ def known_of(
 ) -> list[Known]:
     """Return what is known of several scopes, as :func:`known`."""
     if not offline:
-        how = {"timeout_s": timeout_s, "peers": peers, "question": question}
         try:
             with connected(common) as writer:
-                return [known_by(common, writer, scope, **how) for scope in scopes]  # type: ignore[arg-type]
+                return [
+                    known_by(common, writer, scope, timeout_s=timeout_s, peers=peers, question=question)
+                    for scope in scopes
+                ]
         except BrokerUnreachableError as error:
             common.out.note(f"{error}\nShown is what this host's replica remembers.")
     return _by_replica(common.environment(), scopes)
@@ -155,10 +154,8 @@ def _by_replica(environment: Environment, scopes: Sequence[str]) -> list[Known]:
         past = {scope: remembered_raws(replica, scope) for scope in scopes}
     finally:
         replica.close()
-    topics = Topics(environment.prefix, environment.health_prefix)
-    replicator = Replicator(topics, environment.root, nonce="0" * 32, random=lambda: 0.5)
-    replicator.handle(Loaded(tuple(rows)), 0.0)
-    return [_known_offline(replicator.peer, scope, raws) for scope, raws in past.items()]
+    peer = Archive(environment, rows).peer
+    return [_known_offline(peer, scope, raws) for scope, raws in past.items()]
 
 
 def _known_offline(peer: Peer, scope: str, raws: Sequence[bytes]) -> Known:
