@@ -86,6 +86,7 @@ PromoteOption = Annotated[
 ]
 
 SCHEMA_WITHIN_S: Final = 3.0
+_POLL_S: Final = 0.01
 _MASKED: Final = f"{MASK} stands for a secret that is not shown; leave it out, or give a value"
 
 
@@ -319,6 +320,7 @@ def published(writer: Writer, scope: Scope) -> list[bytes]:
         known = {schema_hash(schema) for schema in found}
         if all(one.schema in known for one in live if one.schema) or time.monotonic() > due_s:
             return found
+        time.sleep(_POLL_S)
 
 
 @dataclass(frozen=True)
