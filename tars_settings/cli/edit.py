@@ -18,6 +18,7 @@ from tars_settings.cli.carrying import carry_out
 from tars_settings.cli.change import Change
 from tars_settings.cli.common import Common, command
 from tars_settings.cli.editor import edited
+from tars_settings.cli.look import say_late
 from tars_settings.cli.options import (
     ByOption,
     PlainOption,
@@ -107,9 +108,7 @@ def _look(common: Common, scope: Scope) -> _Seen:
     with session(common, read_only=False) as writer:
         schemas = tuple(published(writer, scope))
         reading = differences.reading_for(writer, scope, schemas)
-        for name, state in reading.states.items():
-            if state != "ready":
-                common.out.note(f"{name} could not be caught up with ({state}): values may be missing or old")
+        say_late(common, reading)
         rows = {row.key: row for row in _rows(reading, writer.environment, scope, schemas)}
         return _Seen(scope, writer.epoch(str(scope)), reading, schemas, rows)
 

@@ -78,12 +78,17 @@ def say_revealed(common: Common, *values: Values) -> None:
         common.out.note(f"revealed: {where}; this was noted in the audit trail")
 
 
-def say_how(common: Common, reading: Reading, values: Values) -> None:
-    """Say what was revealed, and what could not be caught up with."""
-    say_revealed(common, values)
+def say_late(common: Common, reading: Reading) -> None:
+    """Say what could not be caught up with."""
     for scope, state in reading.states.items():
         if state != "ready":
             common.out.note(f"{scope} could not be caught up with ({state}): values may be missing or old")
+
+
+def say_how(common: Common, reading: Reading, values: Values) -> None:
+    """Say what was revealed, and what could not be caught up with."""
+    say_revealed(common, values)
+    say_late(common, reading)
 
 
 def get(
