@@ -17,6 +17,7 @@ from tars_settings.cli.doctor import access, broker, fleet, keys, mosquitto, sta
 from tars_settings.cli.doctor.finding import ORDER, Finding, worst
 from tars_settings.cli.render import Table, rows_of
 from tars_settings.cli.visitor import Visitor
+from tars_settings.core.names import Scope
 from tars_settings.core.presence import Presence
 from tars_settings.errors import BrokerError, ConfigurationError, SurroundingsError
 from tars_settings.sources.environment import Environment
@@ -64,9 +65,10 @@ def doctor(
 def _everything(environment: Environment, *, deep: bool, offline: bool) -> Iterator[Finding]:
     archive = _archive(environment)
     met = list(_broker(environment, archive, deep=deep, offline=offline))
-    workers = [one for one in met if isinstance(one, Presence)]
+    services = {one.service for one in met if isinstance(one, Presence)}
+    services |= {service for scope in archive.scopes if (service := Scope.parse(scope).service) is not None}
     yield from (one for one in met if isinstance(one, Finding))
-    yield from state.look(environment, {one.service for one in workers})
+    yield from state.look(environment, services)
     yield from keys.look(environment, archive.peer)
 
 

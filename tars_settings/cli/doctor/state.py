@@ -14,7 +14,6 @@ from tars_settings.adapters.replica import SQLITE_VERSION, has_wal_fix
 from tars_settings.adapters.statedir import check_dir
 from tars_settings.cli.doctor.finding import Finding, Severity
 from tars_settings.cli.render import several
-from tars_settings.core.names import Scope
 from tars_settings.core.wire import short_hash
 from tars_settings.errors import RejectedError, StateDirError, SurroundingsError
 from tars_settings.sources.environment import Environment
@@ -29,7 +28,7 @@ _WAL_FORMAT: Final = 2
 """Byte 18 of a SQLite file that is in WAL mode (sqlite.org/fileformat2.html, section 1.3.3)."""
 
 
-def look(environment: Environment, services: Iterable[str] = ()) -> Iterator[Finding]:
+def look(environment: Environment, services: Iterable[str]) -> Iterator[Finding]:
     """Yield findings on the state directory. *services* are those that are known to be somewhere in the fleet."""
     directory = environment.state_dir
     if not os.path.lexists(directory):
@@ -173,20 +172,9 @@ def _last_good(environment: Environment, services: Iterable[str]) -> Iterator[Fi
             "state", "seal", "warning", message, f"ls -l {environment.seal_key_path}  # or TARS_SETTINGS_SEAL_KEY"
         )
         return
-    names = {f"lkg-{short_hash(service.encode())}": service for service in {*services, *_services_here(environment)}}
+    names = {f"lkg-{short_hash(service.encode())}": service for service in services}
     for directory in directories:
         yield _seals(environment, directory, names.get(directory.name), key)
-
-
-def _services_here(environment: Environment) -> Iterator[str]:
-    try:
-        scopes = Archive.of(environment).scopes
-    except SurroundingsError:
-        return
-    for scope in scopes:
-        service = Scope.parse(scope).service
-        if service is not None:
-            yield service
 
 
 def _seals(environment: Environment, directory: Path, service: str | None, key: SealKey) -> Finding:
