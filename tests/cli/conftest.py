@@ -10,7 +10,7 @@ import pytest
 
 from tests.brokers import Mosquitto
 from tests.cli.inside import Inside
-from tests.cli.running import Cli, Plant, found_plant
+from tests.cli.running import Cli, Plant, open_plant
 
 
 @pytest.fixture
@@ -33,10 +33,5 @@ def inside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
 @pytest.fixture(scope="module")
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     """A fleet with a running broker, shared by the tests of a module; workers end with it."""
-    home = tmp_path_factory.mktemp("plant")
-    with Mosquitto(home / "mosquitto") as broker:
-        made = found_plant(home, broker)
-        try:
-            yield made
-        finally:
-            made.end()
+    with open_plant(tmp_path_factory.mktemp("plant")) as made:
+        yield made

@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -111,10 +112,29 @@ class Plant:
         for worker in workers or self.workers:
             worker.wait_for(lambda one: one["event"] == "ready" and one["ready"], "ready", deadline_s=DEADLINE_S)
 
+    def value(self, key: str) -> Any:
+        """Return what the first worker has at a key now."""
+        return dict(self.workers[0].look()["values"])[key]
+
     def end(self) -> None:
         """End the workers."""
         for worker in self.workers:
             worker.end()
+
+
+@contextmanager
+def open_plant(home: Path, *employed: tuple[str, str]) -> Iterator[Plant]:
+    """Yield a fleet with a broker at *home*, with ready workers (service, instance); they end with it."""
+    home.mkdir(exist_ok=True)
+    with Mosquitto(home / "mosquitto") as broker:
+        plant = found_plant(home, broker)
+        try:
+            for service, instance in employed:
+                plant.employ(service, instance)
+            plant.awaited()
+            yield plant
+        finally:
+            plant.end()
 
 
 def found_plant(home: Path, broker: Mosquitto, *options: str) -> Plant:

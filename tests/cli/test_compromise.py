@@ -18,7 +18,7 @@ from tars_settings.core.wire import encode
 from tars_settings.trust.keys import SigningKey, fleet_id, parse_fleet
 from tests.brokers import DEADLINE_S, Mosquitto, eventually
 from tests.cli.documents import assert_fits
-from tests.cli.running import Plant, found_plant
+from tests.cli.running import Plant, found_plant, open_plant
 from tests.conformance.proxy import Proxy
 
 TOPIC = "system/config/stt-worker"
@@ -27,20 +27,8 @@ TOPIC = "system/config/stt-worker"
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Plant]:
     """A fleet of its own, with a worker."""
-    home = tmp_path / "plant"
-    home.mkdir()
-    with Mosquitto(home / "mosquitto") as broker:
-        made = found_plant(home, broker)
-        try:
-            made.employ("stt-worker", "kitchen")
-            made.awaited()
-            yield made
-        finally:
-            made.end()
-
-
-def value(fleet: Plant, key: str) -> Any:
-    return dict(fleet.workers[0].look()["values"])[key]
+    with open_plant(tmp_path / "plant", ("stt-worker", "kitchen")) as made:
+        yield made
 
 
 def pushed(fleet: Plant, *words: str, **variables: str) -> int:
@@ -61,7 +49,7 @@ def poison(fleet: Plant, key_file: Path, **values: Any) -> None:
     """Sign, with a stolen key, the last epoch there is, and see it work."""
     signed_poison(fleet, key_file, **values)
     for name, one in values.items():
-        eventually(lambda name=name, one=one: value(fleet, name) == one, what="the poison to work")  # type: ignore[misc]
+        eventually(lambda name=name, one=one: fleet.value(name) == one, what="the poison to work")  # type: ignore[misc]
 
 
 def signed_poison(fleet: Plant, key_file: Path, **values: Any) -> None:
@@ -89,7 +77,7 @@ def test_one_command_takes_the_fleet_back_from_a_stolen_key(fleet: Plant) -> Non
     unasked = fleet.cli("keys", "compromise", "thief", "--good-until", str(good))
     assert unasked.code == 2
     assert ["stt-worker", "vad_threshold", str(MAX_EPOCH), "earlier", str(good), "thief"] in unasked.rows()
-    assert value(fleet, "vad_threshold") == 0.01, "it asked, and did it all the same"
+    assert fleet.value("vad_threshold") == 0.01, "it asked, and did it all the same"
 
     done = fleet.cli("keys", "compromise", "thief", "--good-until", f"stt-worker={good}", "--yes", "--json")
     assert done.code == 0, done.err
@@ -104,7 +92,7 @@ def test_one_command_takes_the_fleet_back_from_a_stolen_key(fleet: Plant) -> Non
     assert (document["gen"], document["endorsed"], document["signed_anew"]) == (1, 1, 3)
     wanted = {"vad_threshold": 0.7, "silence_s": 2.0, "suppress_echo": True}
     for key, one in wanted.items():
-        eventually(lambda key=key, one=one: value(fleet, key) == one, what=key)  # type: ignore[misc]
+        eventually(lambda key=key, one=one: fleet.value(key) == one, what=key)  # type: ignore[misc]
 
     # Nothing of the thief's is left on the broker, so that whoever comes later needs no endorsement.
     stolen = SigningKey.from_text(thief.read_text()).kid
@@ -113,7 +101,7 @@ def test_one_command_takes_the_fleet_back_from_a_stolen_key(fleet: Plant) -> Non
     assert revealed.out.strip() == "canary-in-a-mine-0451"
 
     assert pushed(fleet, "vad_threshold=0.6") < MAX_EPOCH
-    assert value(fleet, "vad_threshold") == 0.6
+    assert fleet.value("vad_threshold") == 0.6
     late = fleet.cli("push", "stt-worker", "vad_threshold=0.02", TARS_SETTINGS_WRITER_KEY=str(thief))
     assert late.code == 1
     fleet.employ("stt-worker", "hall")
@@ -129,11 +117,11 @@ def test_the_only_writers_key_can_be_voided_and_its_good_values_stand(fleet: Pla
     done = fleet.cli("keys", "compromise", name, "--good-until", str(good), "--yes", "--json")
     assert done.code == 0, done.err
     assert done.document()["signed_anew"] == 0
-    eventually(lambda: value(fleet, "vad_threshold") == 0.7, what="the good value again")
+    eventually(lambda: fleet.value("vad_threshold") == 0.7, what="the good value again")
     eventually(lambda: b"9007199254740991" not in fleet.broker.retained(f"{TOPIC}/vad_threshold").popitem()[1])
     key = granted(fleet, "ops-2")
     pushed(fleet, "vad_threshold=0.8", TARS_SETTINGS_WRITER_KEY=str(key))
-    assert value(fleet, "vad_threshold") == 0.8
+    assert fleet.value("vad_threshold") == 0.8
     again = fleet.cli("keys", "compromise", name, "--yes")
     assert again.code == 1
 

@@ -43,10 +43,6 @@ def keys(plant: Plant) -> dict[str, dict[str, str]]:
     return found
 
 
-def value(plant: Plant, key: str) -> Any:
-    return dict(plant.workers[0].look()["values"])[key]
-
-
 def bind(plant: Plant, *demands: str) -> dict[str, Any]:
     words = [word for one in demands for word in ("--cosign", one)]
     done = plant.cli("keys", "grant", "author", SCOPE, *words, "--json")
@@ -70,7 +66,7 @@ def test_a_push_that_needs_consent_goes_from_hand_to_hand(
     assert before.code == 0, before.err
     entry = next(one for one in bind(plant, "1:second")["writers"] if one["name"] == "author")
     assert entry["cosign"] == [{"grant": SCOPE, "need": 1, "of": ["second"]}]
-    assert value(plant, "vad_threshold") == 0.4, "what shows is endorsed when consent is demanded from now on"
+    assert plant.value("vad_threshold") == 0.4, "what shows is endorsed when consent is demanded from now on"
     listed = plant.cli("keys", "list").out
     assert f"{SCOPE} with {SCOPE}=1:second" in listed
 
@@ -94,7 +90,7 @@ def test_a_push_that_needs_consent_goes_from_hand_to_hand(
     assert (told["author"], told["cosigned_by"]) == ("author", [])
     assert {one["key"]: one["value"] for one in told["assign"]} == {"vad_threshold": 0.7, "api_key": None}
     assert b"canary-in-a-mine-4711" not in change.read_bytes()
-    assert value(plant, "vad_threshold") == 0.4, "a draft is not published"
+    assert plant.value("vad_threshold") == 0.4, "a draft is not published"
 
     unasked = plant.cli("keys", "cosign", str(change), **keys["second"])
     assert unasked.code == 2
@@ -112,7 +108,7 @@ def test_a_push_that_needs_consent_goes_from_hand_to_hand(
     assert_fits("push", pushed.document())
     assert pushed.document()["applied"] == 1
     assert pushed.document()["epoch"] == told["epoch"]
-    assert value(plant, "vad_threshold") == 0.7
+    assert plant.value("vad_threshold") == 0.7
     body = json.loads(plant.broker.retained(f"{TOPIC}/vad_threshold").popitem()[1])["body"]
     assert [*body][-1] == "cosig"
     assert body["reason"] == "the hall echoes"
@@ -124,7 +120,7 @@ def test_who_consents_to_a_trial_sees_what_comes_back(
     tmp_path.chmod(0o700)
     bind(plant, "1:second")
     change, signed = tmp_path / "trial.draft", tmp_path / "trial.draft.cosigned"
-    before = value(plant, "vad_threshold")
+    before = plant.value("vad_threshold")
     told = draft_of(plant, change, "vad_threshold=0.65", "--revert-after", "10m", **keys["author"])
     assert told["trial_s"] == 600
     done = plant.cli("keys", "cosign", str(change), "--yes", **keys["second"])
@@ -136,7 +132,7 @@ def test_who_consents_to_a_trial_sees_what_comes_back(
     pushed = plant.cli("push", "--cosigned", str(signed), "--json", **keys["author"])
     assert pushed.code == 0, pushed.err
     assert pushed.document()["trial_s"] == 600
-    assert value(plant, "vad_threshold") == 0.65
+    assert plant.value("vad_threshold") == 0.65
 
 
 @pytest.fixture

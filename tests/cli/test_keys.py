@@ -47,10 +47,6 @@ def push(plant: Plant, word: str, **variables: str) -> Done:
     return plant.cli("push", "stt-worker", word, "--json", **variables)
 
 
-def value(plant: Plant, key: str) -> Any:
-    return dict(plant.workers[0].look()["values"])[key]
-
-
 def test_list_shows_the_root_and_the_first_writer(plant: Plant) -> None:
     found = listed(plant)
     assert (found["version"], found["threshold"], len(found["roots"]), found["source"]) == (1, 1, 1, "broker")
@@ -65,11 +61,11 @@ def test_a_new_writer_writes_what_was_granted_and_nothing_else(plant: Plant) -> 
     key = new_writer(plant, "tuner", "stt-worker.vad_threshold")
     done = push(plant, "vad_threshold=0.61", **key)
     assert done.code == 0, done.err
-    assert value(plant, "vad_threshold") == 0.61
+    assert plant.value("vad_threshold") == 0.61
     refused = push(plant, "silence_s=2", **key)
     assert refused.code == 1
     assert refused.document()["error"]["kind"] == "NotGrantedError"
-    assert value(plant, "silence_s") == 1.0
+    assert plant.value("silence_s") == 1.0
 
 
 def test_a_grant_replaces_the_grants_before_it(plant: Plant) -> None:
@@ -154,7 +150,7 @@ def test_what_a_retired_writer_wrote_stands_and_nothing_after(plant: Plant) -> N
     assert writer_of(plant, "leaver")["status"] == "retired"
     assert push(plant, "suppress_echo=true", **key).code == 1
     assert plant.cli("get", "stt-worker", "suppress_echo", "--json").document()["value"] is False
-    assert value(plant, "suppress_echo") is False
+    assert plant.value("suppress_echo") is False
     again = plant.cli("keys", "retire", "leaver", "--yes")
     assert again.code == 1
 

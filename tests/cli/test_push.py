@@ -14,7 +14,7 @@ from tars_settings.core.presence import Presence
 from tars_settings.schema import schema_hash, schema_of
 from tests.brokers import Mosquitto, eventually
 from tests.cli.documents import assert_fits
-from tests.cli.running import Cli, Plant, found_plant
+from tests.cli.running import Cli, Plant, open_plant
 
 SCHEMA = schema_of(SttSettings)
 TOPIC = "system/config/stt-worker"
@@ -261,11 +261,10 @@ def test_ctrl_c_while_waiting_says_what_was_done(plant: Plant) -> None:
 
 
 @pytest.fixture
-def lonely(tmp_path: Path, mosquitto: Mosquitto) -> Iterator[Plant]:
+def lonely(tmp_path: Path) -> Iterator[Plant]:
     """A fleet of its own, without a worker."""
-    plant = found_plant(tmp_path, mosquitto)
-    yield plant
-    plant.end()
+    with open_plant(tmp_path / "plant") as made:
+        yield made
 
 
 def test_a_push_without_any_worker_is_retained_and_waits_for_them(lonely: Plant) -> None:

@@ -8,23 +8,15 @@ from typing import Any
 
 import pytest
 
-from tests.brokers import Mosquitto
 from tests.cli.documents import assert_fits
-from tests.cli.running import Plant, found_plant
+from tests.cli.running import Plant, open_plant
 
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     """A fleet whose roots change, with a worker that was there before."""
-    home = tmp_path_factory.mktemp("roots")
-    with Mosquitto(home / "mosquitto") as broker:
-        made = found_plant(home, broker)
-        try:
-            made.employ("stt-worker", "kitchen")
-            made.awaited()
-            yield made
-        finally:
-            made.end()
+    with open_plant(tmp_path_factory.mktemp("roots"), ("stt-worker", "kitchen")) as made:
+        yield made
 
 
 def root_key(fleet: Plant, name: str) -> tuple[str, str]:

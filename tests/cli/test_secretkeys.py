@@ -13,9 +13,9 @@ import pytest
 from tars_settings.cli.secretkeys import _work
 from tars_settings.core.delta import Assignment, Ciphertext, Delta, Trial
 from tars_settings.core.register import Register, Registers
-from tests.brokers import Mosquitto, eventually
+from tests.brokers import eventually
 from tests.cli.documents import assert_fits
-from tests.cli.running import Plant, found_plant
+from tests.cli.running import Plant, open_plant
 from tests.fleets import ALICE, SCOPE, delta, unset
 
 API_KEY = "system/config/stt-worker/api_key"
@@ -24,16 +24,9 @@ API_KEY = "system/config/stt-worker/api_key"
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     """A fleet with one secret, and a worker that reads the operator's file of secret keys."""
-    home = tmp_path_factory.mktemp("secrets")
-    with Mosquitto(home / "mosquitto") as broker:
-        made = found_plant(home, broker)
-        try:
-            made.employ("stt-worker", "kitchen")
-            made.awaited()
-            assert made.cli("push", "stt-worker", "api_key=canary-in-a-mine-0451", "vad_threshold=0.6").code == 0
-            yield made
-        finally:
-            made.end()
+    with open_plant(tmp_path_factory.mktemp("secrets"), ("stt-worker", "kitchen")) as made:
+        assert made.cli("push", "stt-worker", "api_key=canary-in-a-mine-0451", "vad_threshold=0.6").code == 0
+        yield made
 
 
 def keys_file(fleet: Plant) -> Path:

@@ -8,17 +8,16 @@ import pytest
 
 from tars_settings.cli.status import Report, is_converged
 from tars_settings.core.presence import Presence, RefusalReport, ScopeReport
-from tests.brokers import Mosquitto, eventually
+from tests.brokers import eventually
 from tests.cli.documents import assert_fits
-from tests.cli.running import Plant, found_plant
+from tests.cli.running import Plant, open_plant
 
 
 @pytest.fixture
-def fleet(tmp_path: Path, mosquitto: Mosquitto) -> Iterator[Plant]:
+def fleet(tmp_path: Path) -> Iterator[Plant]:
     """A fleet of its own."""
-    plant = found_plant(tmp_path, mosquitto)
-    yield plant
-    plant.end()
+    with open_plant(tmp_path / "plant") as made:
+        yield made
 
 
 def test_workers_that_hold_what_the_fleet_says_are_in_step(fleet: Plant) -> None:
