@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -51,16 +50,10 @@ def claims(
     return [_claim(reading, values, service, key, name, said.get(name)) for name in sorted(filter(None, wanted))]
 
 
-def of_instance(reading: Reading, service: str, instance: str | None) -> Reading:
-    """Return the reading without the scopes that this instance, or the service as a whole, does not read."""
-    wanted = {"_all", service} | ({f"{service}@{instance}"} if instance else set())
-    return dataclasses.replace(reading, scopes={name: one for name, one in reading.scopes.items() if name in wanted})
-
-
 def _claim(reading: Reading, values: Values, service: str, key: str, instance: str, presence: Presence | None) -> Claim:
     if presence is None:
         return Claim(instance, "silent", "silent", why="never reported")
-    own = of_instance(reading, service, instance)
+    own = reading.of(Scope(service, instance))
     winners = [one for one in candidates(own, values, key) if one.wins]
     if presence.state == "offline":
         return Claim(instance, presence.state, "offline", why=f"left, or died; last report {presence.at[:19]}".strip())

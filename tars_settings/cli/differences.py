@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tars_settings.cli.change import Change
-from tars_settings.cli.reading import NOTHING, Reading, Values, at, folded
+from tars_settings.cli.reading import NOTHING, Reading, Values, at, bearing_on, folded
 from tars_settings.cli.render import MASK, Output, Table, value_text
 from tars_settings.core.delta import Assignment, Delta, DeltaBody
-from tars_settings.core.names import ALL, Scope
+from tars_settings.core.names import Scope
 from tars_settings.core.register import Register
 from tars_settings.core.stamp import MAX_EPOCH, Stamp
 from tars_settings.schema import entries_of
@@ -27,12 +27,6 @@ class Difference:
     new: Any
     secret: bool
     changed: bool
-
-
-def bearing_on(scope: Scope) -> tuple[str, ...]:
-    """Return the scopes whose values bear on a scope, lowest first."""
-    own = [] if scope.service is None else [str(Scope(scope.service))]
-    return tuple(dict.fromkeys([ALL, *own, str(scope)]))
 
 
 def reading_for(writer: Writer, scope: Scope, schemas: Iterable[bytes]) -> Reading:

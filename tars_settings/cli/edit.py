@@ -32,7 +32,7 @@ from tars_settings.cli.options import (
 )
 from tars_settings.cli.push import TargetArgument, TimeoutOption, Told, how_of, published
 from tars_settings.cli.ratify import confirmed
-from tars_settings.cli.reading import NOTHING, Reading, Values, at, folded
+from tars_settings.cli.reading import NOTHING, Reading, Values, at, bearing_on, folded
 from tars_settings.cli.session import session
 from tars_settings.cli.sheet import Row, SheetError, changes, kept, parsed, with_errors, without_errors, written
 from tars_settings.cli.values import checked_keys
@@ -126,7 +126,7 @@ def _rows(reading: Reading, environment: Environment, scope: Scope, schemas: Seq
         return any(is_model(schema, key) for schema in schemas) or any(one.startswith(f"{key}.") for one in keys)
 
     for key, value in _leaves(folded(reading, values), "", descends):
-        said_by = [name for name in differences.bearing_on(scope) if at(by_scope[name], key) is not NOTHING]
+        said_by = [name for name in bearing_on(scope) if at(by_scope[name], key) is not NOTHING]
         yield Row(key, value, said_by[-1] if said_by else str(scope))
 
 

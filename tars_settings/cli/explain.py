@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tars_settings.cli.candidates import Candidate, candidates, defaults, dig
-from tars_settings.cli.claims import Claim, claims, of_instance
+from tars_settings.cli.claims import Claim, claims
 from tars_settings.cli.common import Common, command
 from tars_settings.cli.described import Described, about
 from tars_settings.cli.look import KeyArgument, check_reveal, say_how
@@ -97,7 +97,7 @@ class _Story:
     def of(cls, reading: Reading, values: Values, scope: Scope, key: str, presences: list[Presence]) -> _Story:
         """Gather it."""
         service = scope.service or ""
-        own = of_instance(reading, service, scope.instance)
+        own = reading.of(scope)
         found = candidates(own, values, key)
         known = tuple(defaults(Described(reading.schemas), service, key))
         told = tuple(claims(reading, values, presences, service, key, scope.instance))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -106,7 +105,7 @@ def get(
     scope = Scope.parse(target)
     check_key(key)
     check_reveal(reveal or (), key)
-    reading = _of_one(read(common, scope, offline=offline, timeout_s=timeout_s), scope)
+    reading = read(common, scope, offline=offline, timeout_s=timeout_s).of(scope)
     values = Values(reading, common.environment(), reveal or ())
     contributing = [
         one for winners in reading.scopes.values() for one in by_key(winners.values()) if overlap(one.key, key)
@@ -129,13 +128,6 @@ def _undone(reading: Reading, key: str) -> list[Register]:
     """Return what was on trial and left nothing: that it was is worth a word."""
     found = [one for winners in reading.scopes.values() for one in winners.values() if overlap(one.key, key)]
     return [one for one in found if one.undone and one.assignment.unset]
-
-
-def _of_one(reading: Reading, scope: Scope) -> Reading:
-    """Return the reading without other instances: they say nothing about what a service as a whole is told."""
-    wanted = {"_all", str(Scope(scope.service)), str(scope)}
-    kept = {name: winners for name, winners in reading.scopes.items() if name in wanted}
-    return dataclasses.replace(reading, scopes=kept)
 
 
 def _answer(common: Common, reading: Reading, values: Values, found: _Found) -> int:

@@ -6,7 +6,7 @@ import getpass
 import json
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from tars_settings.cli.common import Common
@@ -53,6 +53,11 @@ class Reading:
     schemas: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
     deltas: tuple[Delta, ...] = ()
     """All that are held of these scopes, whether they won or not."""
+
+    def of(self, scope: Scope) -> Reading:
+        """Return it without what an instance, or a service as a whole, does not read."""
+        wanted = bearing_on(scope)
+        return replace(self, scopes={name: winners for name, winners in self.scopes.items() if name in wanted})
 
     def writer_name(self, register: Register) -> str:
         """Return who wrote it, by name where the trust document has one."""
@@ -146,12 +151,22 @@ def spoken_for(writer: Writer, service: Scope | None) -> set[str]:
     return {str(Scope(one.service, instance)) for one in workers for instance in (None, one.instance)}
 
 
+def bearing_on(scope: Scope) -> tuple[str, ...]:
+    """Return the scopes whose values bear on a scope, lowest first.
+
+    >>> bearing_on(Scope("stt-worker", "pi-3")), bearing_on(Scope.parse("_all"))
+    (('_all', 'stt-worker', 'stt-worker@pi-3'), ('_all',))
+    """
+    own = [] if scope.service is None else [str(Scope(scope.service))]
+    return tuple(dict.fromkeys([ALL, *own, str(scope)]))
+
+
 def _wanted(service: Scope | None, seen: Iterable[str]) -> tuple[str, ...]:
     """Return the scopes to read: all of them, or those that bear on one service or one instance."""
     if service is None:
         return tuple(sorted({ALL, *seen}))
     if service.instance is not None:
-        return (ALL, str(Scope(service.service)), str(service))
+        return bearing_on(service)
     own = {name for name in seen if Scope.parse(name).service == service.service}
     return tuple(sorted({ALL, str(service), *own}))
 
