@@ -15,7 +15,7 @@ from tars_settings.cli.filediff import said_by
 from tars_settings.cli.files import Content, read_content
 from tars_settings.cli.look import say_revealed
 from tars_settings.cli.options import CatchUpOption, PeersOption, RevealOption
-from tars_settings.cli.profiles import opened, wish
+from tars_settings.cli.profiles import opened_here, wish
 from tars_settings.cli.reading import Reading, Values, from_replica, spoken_for
 from tars_settings.cli.remembering import Known, known
 from tars_settings.cli.render import Table, rows_of
@@ -219,7 +219,7 @@ def _differs(pair: Pair, name: tuple[str, str], environment: Environment) -> boo
 def _open(register: Register, environment: Environment) -> Register:
     """Return a register with its secret decrypted where it can be; nobody is to see it."""
     try:
-        value = opened(register, environment)
+        value = opened_here(register, environment)
     except DecryptionError:
         return register
     return Register("k", Assignment("k", set=value), register.delta)

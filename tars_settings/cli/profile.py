@@ -12,7 +12,7 @@ import typer
 from tars_settings.cli.common import Common, command
 from tars_settings.cli.look import say_revealed
 from tars_settings.cli.options import DryRunOption, ReasonOption, RevealOption, TimeoutOption, WaitOption, YesOption
-from tars_settings.cli.profiles import SERVICE, Profile, check_name, opened, parse_profile, profile_of, says, wish
+from tars_settings.cli.profiles import SERVICE, Profile, check_name, opened_here, parse_profile, profile_of, says, wish
 from tars_settings.cli.ratify import confirmed
 from tars_settings.cli.reading import Reading, Values, spoken_for
 from tars_settings.cli.remembering import connected
@@ -120,7 +120,7 @@ def _collected(common: Common, writer: Writer, wanted: dict[str, list[str] | Non
         standing = {one.key: one for one in effective(writer.view(scope).values())}
         schemas = schemas_of(writer, scope)
         values = (
-            {key: opened(one, common.environment()) for key, one in standing.items()}
+            {key: opened_here(one, common.environment()) for key, one in standing.items()}
             if words is None
             else typed(assignments(words), schemas)
         )
@@ -160,7 +160,7 @@ def list_profiles(common: Common, timeout_s: TimeoutOption = 5.0) -> int:
 def _about(common: Common, reading: Reading, name: str, register: Register) -> dict[str, Any]:
     counts: dict[str, Any] = {"services": [], "values": None, "secrets": None}
     with contextlib.suppress(DecryptionError, MalformedError):
-        counts = _counts(parse_profile(opened(register, common.environment())))
+        counts = _counts(parse_profile(opened_here(register, common.environment())))
     body = register.delta.body
     said = {"writer": reading.writer_name(register), "at": body.at, "by": body.by, "reason": body.reason}
     return {"name": name, **counts, "encrypted": register.assignment.is_secret, **said}

@@ -6,19 +6,18 @@ place ever stands in another, and a rotation of secret keys finds it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tars_settings.core.delta import Assignment, Ciphertext, Delta, DeltaBody
+from tars_settings.cli.reading import opened
+from tars_settings.core.delta import Assignment, Delta, DeltaBody
 from tars_settings.core.names import check_key, is_key, is_scope
 from tars_settings.core.register import Register
 from tars_settings.core.stamp import Stamp
 from tars_settings.core.undo import is_same
 from tars_settings.errors import DecryptionError, MalformedError, RefusedError, UsageError
 from tars_settings.sources.environment import Environment
-from tars_settings.trust.secrets import decrypt
 
 SERVICE: Final = "profiles"
 """The service whose keys are the names of profiles. No worker may have this name."""
@@ -70,23 +69,13 @@ def _are_values(scopes: Mapping[Any, Any]) -> bool:
     return all(is_scope(scope) and isinstance(keys, dict) and all(map(is_key, keys)) for scope, keys in scopes.items())
 
 
-def opened(register: Register, environment: Environment) -> Any:
-    """Return the value of a register, decrypted where it is a secret. Nobody is to see it.
+def opened_here(register: Register, environment: Environment) -> Any:
+    """Return the value of a register, decrypted with this host's keys where it is a secret. Nobody is to see it.
 
     Raises:
         DecryptionError: it can't be decrypted here.
     """
-    ciphertext = register.assignment.secret
-    if not isinstance(ciphertext, Ciphertext):
-        return register.assignment.set
-    scope, fleet = register.delta.scope, environment.fleet_id
-    try:
-        return json.loads(decrypt(ciphertext, environment.secret_keys(), fleet=fleet, scope=scope, key=register.key))
-    except DecryptionError as error:
-        reason = str(error)
-    except ValueError:
-        reason = f"{scope} {register.key}: what was encrypted is no JSON"
-    raise DecryptionError(reason)  # out here: the context would hold what was decrypted
+    return opened(register, environment.secret_keys(), environment.fleet_id)
 
 
 def profile_of(name: str, winners: Mapping[str, Register], environment: Environment) -> Profile:
@@ -100,7 +89,7 @@ def profile_of(name: str, winners: Mapping[str, Register], environment: Environm
     register = winners.get(check_name(name))
     if register is None or register.assignment.unset:
         raise RefusedError(f"there is no profile {name!r}; type: tars-settings profile list")
-    return parse_profile(opened(register, environment))
+    return parse_profile(opened_here(register, environment))
 
 
 def wish(scope: str, item: Assignment) -> Register:
@@ -119,7 +108,9 @@ def says(register: Register | None, wanted: Register, environment: Environment) 
     if register.assignment.is_secret != wanted.assignment.is_secret:
         return False
     try:
-        plain = [Register("k", Assignment("k", set=opened(one, environment)), one.delta) for one in (register, wanted)]
+        plain = [
+            Register("k", Assignment("k", set=opened_here(one, environment)), one.delta) for one in (register, wanted)
+        ]
     except DecryptionError:
         return False
     return is_same(*plain)

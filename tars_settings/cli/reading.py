@@ -16,7 +16,7 @@ from tars_settings.cli.render import MASK
 from tars_settings.cli.session import session
 from tars_settings.cli.tried import used_now
 from tars_settings.core.audit import REVEALED
-from tars_settings.core.delta import Delta
+from tars_settings.core.delta import Ciphertext, Delta
 from tars_settings.core.names import ALL, Scope
 from tars_settings.core.records import DeltaRow, TrustRow
 from tars_settings.core.register import Register, Registers
@@ -223,7 +223,7 @@ class Values:
         if register.key not in self._reveal:
             return MASK
         where = f"{register.delta.scope} {register.key}"
-        value = self._opened(register, self._keys)
+        value = opened(register, self._keys, self._reading.trust.fleet)
         self._noted(where)
         return value
 
@@ -251,24 +251,30 @@ class Values:
         """Return whether a register holds a value; an encrypted one that can't be opened here is taken to differ."""
         keys = self._environment.secret_keys() if register.assignment.is_secret else {}
         try:
-            held = self._opened(register, keys)
+            held = opened(register, keys, self._reading.trust.fleet)
         except DecryptionError:
             return False
         return json.dumps(held, sort_keys=True) == json.dumps(value, sort_keys=True)
 
-    def _opened(self, register: Register, keys: dict[str, SecretKey]) -> Any:
-        if not register.assignment.is_secret:
-            return register.assignment.set
-        ciphertext: Any = register.assignment.secret
-        scope, fleet = register.delta.scope, self._reading.trust.fleet
-        try:
-            return json.loads(decrypt(ciphertext, keys, fleet=fleet, scope=scope, key=register.key))
-        except DecryptionError as error:
-            reason = str(error)
-        except ValueError:
-            reason = "what was encrypted is no JSON"
-        # Raised out here: the context would hold what was decrypted.
-        raise DecryptionError(f"{scope} {register.key}: {reason.removeprefix(f'{scope} {register.key}: ')}")
+
+def opened(register: Register, keys: dict[str, SecretKey], fleet: str) -> Any:
+    """Return the value of a register, decrypted where it is a secret. Nobody is to see it.
+
+    Raises:
+        DecryptionError: it can't be decrypted with these keys.
+    """
+    ciphertext = register.assignment.secret
+    if not isinstance(ciphertext, Ciphertext):
+        return register.assignment.set
+    scope, key = register.delta.scope, register.key
+    try:
+        return json.loads(decrypt(ciphertext, keys, fleet=fleet, scope=scope, key=key))
+    except DecryptionError as error:
+        reason = str(error)
+    except ValueError:
+        reason = "what was encrypted is no JSON"
+    # Raised out here: the context would hold what was decrypted.
+    raise DecryptionError(f"{scope} {key}: {reason.removeprefix(f'{scope} {key}: ')}")
 
 
 def folded(reading: Reading, values: Values) -> dict[str, Any]:
