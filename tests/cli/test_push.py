@@ -277,10 +277,11 @@ def test_a_push_without_any_worker_is_retained_and_waits_for_them(lonely: Plant)
 
 
 class _Slow:
-    """Stands in for a writer: its one live worker's schema appears with the third look."""
+    """Stands in for a writer: its one live worker's schema appears with the third look, or a later one."""
 
-    def __init__(self) -> None:
+    def __init__(self, after: int = 3) -> None:
         self.looks = 0
+        self.after = after
 
     def presences(self, service: str | None) -> list[Presence]:
         gone = Presence(1, "stt-worker", "gone", "offline", schema="0" * 32)
@@ -288,10 +289,18 @@ class _Slow:
 
     def schemas(self, service: str) -> list[bytes]:
         self.looks += 1
-        return [SCHEMA] if self.looks >= 3 else []
+        return [SCHEMA] if self.looks >= self.after else []
 
 
 def test_the_schema_of_a_live_worker_is_waited_for() -> None:
     slow: Any = _Slow()
     assert published(slow, Scope("stt-worker")) == [SCHEMA]
     assert slow.looks == 3
+
+
+def test_a_schema_that_does_not_come_is_not_waited_for_in_haste(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop without a pause would hold up the thread that is to hear it."""
+    monkeypatch.setattr("tars_settings.cli.push.SCHEMA_WITHIN_S", 0.2)
+    slow: Any = _Slow(after=1_000_000)
+    assert published(slow, Scope("stt-worker")) == []
+    assert 1 < slow.looks < 40
