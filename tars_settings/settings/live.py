@@ -20,7 +20,7 @@ from tars_settings.errors import NoServiceError
 from tars_settings.provenance.explanation import shadowing
 from tars_settings.provenance.resolution import Origin, Placed, Resolution, resolutions
 from tars_settings.settings.frozen import freeze
-from tars_settings.settings.model import note_sources
+from tars_settings.settings.recovery import note_sources
 from tars_settings.sources.environment import Environment
 from tars_settings.sources.failures import lines_of
 from tars_settings.sources.fleet import Building, Captured, FleetSettingsSource, building, opener
