@@ -245,20 +245,21 @@ class FleetSettingsSource(PydanticBaseSettingsSource):
                 self.said_above = fresh(self.settings_sources_data)
         if (heals and current is not None and current.capturing) or self.service is None:
             return {}
-        if self.environment.fleet is None:
+        environment = self.environment
+        if environment.fleet is None:
             return {}
-        self._load(self.service)
+        self._load(self.service, environment)
         settler = Settler(self.said, self.folder(), self._attempt)
         settled = settler.opened() if heals else settler.settle_named()
         warn_refused(self.service, settled.refused)
         self.folded = settled.folded
         return with_defaults(self.settings_cls, self.folded, set(self.current_state))
 
-    def _load(self, service: str) -> None:
-        self.stored = load_stored(self.environment, service)
+    def _load(self, service: str, environment: Environment) -> None:
+        self.stored = load_stored(environment, service)
         self.origin = "replica"
         view = self.stored.view
-        before = self._before_a_loop(service, self.stored.document)
+        before = _before_a_loop(environment, service, self.stored.document)
         if before is not None:
             self.origin = "last known good"
             _log.warning("%s: new values kept ending badly, reading those before them", service)
@@ -270,15 +271,6 @@ class FleetSettingsSource(PydanticBaseSettingsSource):
                 _log.warning("%s: the replica is not whole, reading the last known good values too", service)
                 view = merged(view, kept.view)
         self.said = Said(view)
-
-    def _before_a_loop(self, service: str, document: TrustDocument) -> Kept | None:
-        """Return the values to read where processes keep ending badly on the newest ones, None where they don't."""
-        if not os.path.lexists(self.environment.starts_path(service)):
-            return None
-        from tars_settings.sources.starts import StartMarks, previous_good  # noqa: PLC0415 - only while on probation
-
-        looping = StartMarks(self.environment, service, lambda: time.time_ns() // 1_000_000).looping()
-        return previous_good(self.environment, service, looping, document) if looping else None
 
     def folder(self) -> Folder:
         """Return what folds registers for this class, below what the sources above say."""
@@ -320,6 +312,16 @@ class FleetSettingsSource(PydanticBaseSettingsSource):
             origin,
             self.document,
         )
+
+
+def _before_a_loop(environment: Environment, service: str, document: TrustDocument) -> Kept | None:
+    """Return the values to read where processes keep ending badly on the newest ones, None where they don't."""
+    if not os.path.lexists(environment.starts_path(service)):
+        return None
+    from tars_settings.sources.starts import StartMarks, previous_good  # noqa: PLC0415 - only while on probation
+
+    looping = StartMarks(environment, service, lambda: time.time_ns() // 1_000_000).looping()
+    return previous_good(environment, service, looping, document) if looping else None
 
 
 def warn_refused(service: str | None, refused: tuple[Refused, ...]) -> None:
