@@ -10,10 +10,9 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
-from tars_settings._version import __version__
-
 if TYPE_CHECKING:
     from tars_settings import errors, testing
+    from tars_settings._version import __version__
     from tars_settings.agent import notices
     from tars_settings.join import Change, Fleet, Live, join
     from tars_settings.provenance import Explanation, Explanations, explain
@@ -58,6 +57,7 @@ _HOMES: Final = {
     "SettingsConfigDict": "settings",
     "SnapshotBuilder": "settings",
     "Writer": "writer",
+    "__version__": "_version",
     "errors": "",
     "explain": "provenance",
     "join": "join",

@@ -154,13 +154,18 @@ def test_only_core_decodes_and_encodes() -> None:
     assert {name: used for name, used in uses.items() if used} == {"trust/document.py": {"json"}}
 
 
-def _loaded_by(statement: str) -> set[str]:
-    """Return which heavy modules a fresh interpreter holds after a statement."""
-    program = f"import sys\n{statement}\nprint(*sorted(set({HEAVY!r}) & set(sys.modules)))"
+def _modules_after(statements: str) -> set[str]:
+    """Return which modules a fresh interpreter holds after statements."""
+    program = f"import sys\n{statements}\nprint(*sys.modules)"
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
+
+
+def _loaded_by(statement: str) -> set[str]:
+    """Return which heavy modules a fresh interpreter holds after a statement."""
+    return _modules_after(statement) & set(HEAVY)
 
 
 def test_the_facade_loads_nothing() -> None:
@@ -168,7 +173,14 @@ def test_the_facade_loads_nothing() -> None:
 
 
 def test_settings_load_no_broker_no_cryptography_and_no_looks() -> None:
-    assert _loaded_by("import tars_settings; tars_settings.Settings") <= {"pydantic_settings", "msgspec", "sqlite3"}
+    assert _loaded_by("import tars_settings; tars_settings.Settings") == {"pydantic_settings"}
+
+
+def test_declaring_settings_loads_pydantic_settings_and_nothing_else() -> None:
+    declared = "from tars_settings import Settings\nclass S(Settings, service='s'):\n    x: int = 1"
+    plain = "from pydantic_settings import BaseSettings\nclass S(BaseSettings):\n    x: int = 1"
+    brought = _modules_after(declared) - _modules_after(plain)
+    assert brought == {"tars_settings", "tars_settings.settings", "tars_settings.settings.model"}
 
 
 def test_an_import_is_noticed() -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tars_settings.core.records import (
     AuditRow,
@@ -21,8 +20,7 @@ from tars_settings.core.records import (
 )
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """How one kind of row is kept: one for each ``key``, of which the greatest by ``rank`` stays.
 
     With ``once`` a row that is there stays as it is unless its rank is lower. What a later release of ours ``added`` is

@@ -19,8 +19,8 @@ from tars_settings.core.lastgood import set_of
 from tars_settings.errors import RejectedError, SurroundingsError
 from tars_settings.ports import Clock
 from tars_settings.sources.environment import Environment
+from tars_settings.sources.lastgood import Kept, opened_lkg, write_lkg
 from tars_settings.sources.starts import MOST, WINDOW_MS, StartMarks, previous_good
-from tars_settings.sources.stored import Kept, opened_lkg, write_lkg
 from tars_settings.trust.document import TrustDocument
 from tars_settings.trust.seal import SealKey
 

@@ -25,7 +25,7 @@ from tars_settings.core.names import Scope, check_service, overlap
 from tars_settings.core.register import Register, effective
 from tars_settings.errors import ConfigurationError, ConflictError, KeyFileError, RefusedError, SecretKeyMissingError
 from tars_settings.sources.environment import Environment
-from tars_settings.sources.stored import usable_lkgs
+from tars_settings.sources.lastgood import usable_lkgs
 from tars_settings.trust.keys import SecretKey
 from tars_settings.trust.secrets import DEFAULT_ALGORITHM, NONCE_BYTES, choose_key, decrypt, encrypt
 from tars_settings.writer import Writer

@@ -6,8 +6,7 @@ it touches, so whichever copy arrives first carries all of it: a push is visible
 They are kept by the ten thousand and hold trees of JSON only, so no cycle: the collector need not look at them.
 """
 
-from __future__ import annotations
-
+# Without postponed annotations: msgspec would compile each field's from its text, half a millisecond of every start.
 import functools
 from itertools import pairwise
 from typing import Annotated, Any, Final, Literal

@@ -7,6 +7,7 @@ by their hash; until all of them are here, what only they could judge is held.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Final, Literal
 
@@ -86,8 +87,15 @@ class FloorMark(msgspec.Struct, frozen=True):
         return "lives"
 
 
-_body_decoder: Final = msgspec.json.Decoder(FloorBody)
-_segment_decoder: Final = msgspec.json.Decoder(FloorSegment)
+# Made when the first floor is read: making them would cost every start 0.4 ms, and most starts meet no floor.
+@functools.cache
+def _body_decoder() -> msgspec.json.Decoder[FloorBody]:
+    return msgspec.json.Decoder(FloorBody)
+
+
+@functools.cache
+def _segment_decoder() -> msgspec.json.Decoder[FloorSegment]:
+    return msgspec.json.Decoder(FloorSegment)
 
 
 def floor_of(envelope: Envelope, payload: bytes, digest: bytes) -> Floor:
@@ -96,7 +104,7 @@ def floor_of(envelope: Envelope, payload: bytes, digest: bytes) -> Floor:
     Raises:
         MalformedError: the body is no floor.
     """
-    body = decode_canonical(_body_decoder, bytes(envelope.body), what="floor")
+    body = decode_canonical(_body_decoder(), bytes(envelope.body), what="floor")
     if not is_scope(body.scope):
         raise MalformedError("malformed floor: illegal scope")
     if len(set(body.segments)) != len(body.segments):
@@ -112,7 +120,7 @@ def parse_floor_segment(payload: bytes) -> frozenset[bytes]:
     """
     if len(payload) > MAX_FLOOR_SEGMENT_BYTES:
         raise MalformedError("malformed floor segment: over 32 KiB")
-    segment = decode_canonical(_segment_decoder, payload, what="floor segment")
+    segment = decode_canonical(_segment_decoder(), payload, what="floor segment")
     return frozenset(bytes.fromhex(digest) for digest in segment.live)
 
 

@@ -112,7 +112,7 @@ def is_secret(annotation: Any) -> bool:
     return False
 
 
-class Step(typing.NamedTuple):
+class Step(msgspec.Struct, frozen=True):
     """One segment resolved: the input name to use, all that are taken, and the types it may lead to."""
 
     used: str

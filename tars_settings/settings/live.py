@@ -20,14 +20,14 @@ from tars_settings.errors import NoServiceError
 from tars_settings.provenance.explanation import shadowing
 from tars_settings.provenance.resolution import Origin, Placed, Resolution, resolutions
 from tars_settings.settings.frozen import freeze
-from tars_settings.settings.model import note_sources
+from tars_settings.settings.recovery import note_sources
 from tars_settings.sources.environment import Environment
 from tars_settings.sources.failures import lines_of
 from tars_settings.sources.fleet import Building, Captured, FleetSettingsSource, building, opener
 from tars_settings.sources.fold import Folded, Folder, Said, standing
+from tars_settings.sources.lastgood import load_lkg
 from tars_settings.sources.overrides import OverrideSettingsSource, overriding
 from tars_settings.sources.settle import Nothing, Refused, Settled, Settler
-from tars_settings.sources.stored import load_lkg
 from tars_settings.trust.document import TrustDocument
 from tars_settings.trust.validity import VALID, judge
 

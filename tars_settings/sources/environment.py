@@ -9,18 +9,19 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tars_settings.core.names import is_prefix, is_service
 from tars_settings.core.wire import short_hash
 from tars_settings.errors import ConfigurationError, IllegalNameError, KeyFileError, PassphraseError, StateDirError
 from tars_settings.trust.document import TrustDocument, pin
 from tars_settings.trust.keys import SecretKey, SigningKey, fleet_id, parse_fleet
-from tars_settings.trust.locked import is_locked, unlock
-from tars_settings.trust.seal import SealKey
+
+if TYPE_CHECKING:
+    from tars_settings.trust.seal import SealKey
 
 T = TypeVar("T")
 PREFIX: Final = "TARS_SETTINGS_"
@@ -115,6 +116,19 @@ class Environment(BaseSettings):
         if value is not None and "\0" in str(value):
             raise ValueError("a path holds no NUL")
         return None if value is None else Path(os.path.expanduser(value))
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return arguments and variables; no dotenv file and no secrets directory is ever named."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return init_settings, env_settings
 
     @classmethod
     def read(cls, **given: Any) -> Environment:
@@ -242,6 +256,8 @@ class Environment(BaseSettings):
             PassphraseError: it is locked, and the variable is not set or does not open it.
             KeyFileError: it can't be read, or holds something else.
         """
+        from tars_settings.trust.locked import is_locked, unlock  # noqa: PLC0415 - only for who signs
+
         text = _read_key(path)
         if not is_locked(text):
             return SigningKey.from_text(text)
@@ -342,6 +358,8 @@ def _lines_of(path: str) -> list[str]:
 
 
 def _seal_key(text: str) -> SealKey:
+    from tars_settings.trust.seal import SealKey  # noqa: PLC0415 - only for who reads or writes what is sealed
+
     try:
         return SealKey.from_text(text)
     except KeyFileError:
@@ -356,6 +374,7 @@ def _key_line(path: Path) -> str:
 
 def _seal_key_file(path: Path, *, create: bool) -> SealKey | None:
     from tars_settings.adapters.keyfiles import private_dir, write_key  # noqa: PLC0415 - only where keys are
+    from tars_settings.trust.seal import SealKey  # noqa: PLC0415 - as above
 
     if os.path.lexists(path):
         return SealKey.from_text(_key_line(path))

@@ -10,11 +10,12 @@ import contextlib
 import contextvars
 import functools
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
+import msgspec
 import pydantic_core
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -26,15 +27,15 @@ from tars_settings.core.register import FleetView, Register
 from tars_settings.errors import ConfigurationError, DecryptionError
 from tars_settings.provenance.resolution import Origin, Resolution
 from tars_settings.sources.environment import Environment
-from tars_settings.sources.failures import secret_texts, texts_of, without_secrets
 from tars_settings.sources.fold import Folded, Folder, Said, State, default_base, fresh, lay
 from tars_settings.sources.overrides import overriding
 from tars_settings.sources.settle import Refused, Settler
-from tars_settings.sources.starts import StartMarks, previous_good
-from tars_settings.sources.stored import Kept, StoredFleet, load_stored, merged, usable_lkgs
+from tars_settings.sources.stored import StoredFleet, load_stored, merged
 from tars_settings.trust.document import TrustDocument
-from tars_settings.trust.keys import SecretKey
-from tars_settings.trust.secrets import decrypt
+
+if TYPE_CHECKING:
+    from tars_settings.sources.lastgood import Kept
+    from tars_settings.trust.keys import SecretKey
 
 _log = logging.getLogger("tars_settings.sources")
 _DEFAULTS: Final = "DefaultSettingsSource"
@@ -51,8 +52,7 @@ def service_of(settings_cls: type[BaseSettings]) -> str | None:
     return None if service is None else check_service(service)
 
 
-@dataclass
-class Building:
+class Building(msgspec.Struct):
     """One construction of a settings object of a class that falls back by itself: which fleet sources took part.
 
     While ``capturing``, sources say nothing and read nothing: what the others say is wanted.
@@ -60,7 +60,7 @@ class Building:
 
     settings_cls: type
     capturing: bool = False
-    sources: list[FleetSettingsSource] = field(default_factory=list)
+    sources: list[FleetSettingsSource] = []  # msgspec copies an empty default
 
     @property
     def source(self) -> FleetSettingsSource | None:
@@ -111,7 +111,7 @@ class Captured:
             # Before-validators take things out of the dicts that they are given: never out of what was captured.
             BaseModel.__init__(instance, **fresh(state))
         except ValidationError as error:
-            return without_secrets(error, self.model, (*secret_texts(self.model, state), *decrypted_texts(folded)))
+            return _without_secrets(error, self.model, state, folded)
         return instance
 
 
@@ -129,9 +129,12 @@ def model_updates_defaults(model: type) -> bool:
     return bool(config.get("nested_model_default_partial_update"))
 
 
-def decrypted_texts(folded: Folded) -> list[str]:
-    """Return the texts of values that came encrypted: they must not be seen, whatever type the field has."""
-    return [text for one in folded.placed if one.register.assignment.is_secret for text in texts_of(one.value)]
+def _without_secrets(error: ValidationError, model: type, state: State, folded: Folded) -> ValidationError:
+    """Return the error without the texts at secret fields and those that came encrypted, whatever type a field has."""
+    from tars_settings.sources.failures import secret_texts, texts_of, without_secrets  # noqa: PLC0415 - rarely needed
+
+    secrets = [text for one in folded.placed if one.register.assignment.is_secret for text in texts_of(one.value)]
+    return without_secrets(error, model, (*secret_texts(model, state), *secrets))
 
 
 def opener(fleet: str, secret_keys: Callable[[], Mapping[str, SecretKey]]) -> Callable[[Register], Any]:
@@ -152,6 +155,8 @@ def opener(fleet: str, secret_keys: Callable[[], Mapping[str, SecretKey]]) -> Ca
         return held
 
     def open_secret(register: Register) -> Any:
+        from tars_settings.trust.secrets import decrypt  # noqa: PLC0415 - only where a value is encrypted
+
         place = (register.delta.stamp.digest, register.key, register.undone)
         if place not in opened:
             ciphertext: Ciphertext = register.assignment.secret  # type: ignore[assignment] # the caller asked is_secret
@@ -240,22 +245,21 @@ class FleetSettingsSource(PydanticBaseSettingsSource):
                 self.said_above = fresh(self.settings_sources_data)
         if (heals and current is not None and current.capturing) or self.service is None:
             return {}
-        if self.environment.fleet is None:
+        environment = self.environment
+        if environment.fleet is None:
             return {}
-        self._load(self.service)
+        self._load(self.service, environment)
         settler = Settler(self.said, self.folder(), self._attempt)
         settled = settler.opened() if heals else settler.settle_named()
         warn_refused(self.service, settled.refused)
         self.folded = settled.folded
         return with_defaults(self.settings_cls, self.folded, set(self.current_state))
 
-    def _load(self, service: str) -> None:
-        self.stored = load_stored(self.environment, service)
+    def _load(self, service: str, environment: Environment) -> None:
+        self.stored = load_stored(environment, service)
         self.origin = "replica"
         view = self.stored.view
-        marks = StartMarks(self.environment, service, lambda: time.time_ns() // 1_000_000)
-        looping = marks.looping()
-        before = previous_good(self.environment, service, looping, self.stored.document) if looping else None
+        before = _before_a_loop(environment, service, self.stored.document)
         if before is not None:
             self.origin = "last known good"
             _log.warning("%s: new values kept ending badly, reading those before them", service)
@@ -279,6 +283,8 @@ class FleetSettingsSource(PydanticBaseSettingsSource):
     def last_goods(self) -> Iterator[Kept]:
         """Yield this host's last known good values, newest first."""
         if self.service is not None and self.stored is not None:
+            from tars_settings.sources.lastgood import usable_lkgs  # noqa: PLC0415 - only where the replica fails
+
             yield from usable_lkgs(self.environment, self.service, known=self.stored.document)
 
     def _attempt(self, folded: Folded) -> ValidationError | None:
@@ -287,8 +293,7 @@ class FleetSettingsSource(PydanticBaseSettingsSource):
         try:
             BaseModel.__init__(self.settings_cls.__new__(self.settings_cls), **fresh(state))
         except ValidationError as error:
-            secrets = (*secret_texts(self.settings_cls, state), *decrypted_texts(folded))
-            return without_secrets(error, self.settings_cls, secrets)
+            return _without_secrets(error, self.settings_cls, state, folded)
         return None
 
     @property
@@ -307,6 +312,16 @@ class FleetSettingsSource(PydanticBaseSettingsSource):
             origin,
             self.document,
         )
+
+
+def _before_a_loop(environment: Environment, service: str, document: TrustDocument) -> Kept | None:
+    """Return the values to read where processes keep ending badly on the newest ones, None where they don't."""
+    if not os.path.lexists(environment.starts_path(service)):
+        return None
+    from tars_settings.sources.starts import StartMarks, previous_good  # noqa: PLC0415 - only while on probation
+
+    looping = StartMarks(environment, service, lambda: time.time_ns() // 1_000_000).looping()
+    return previous_good(environment, service, looping, document) if looping else None
 
 
 def warn_refused(service: str | None, refused: tuple[Refused, ...]) -> None:

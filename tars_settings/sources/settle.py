@@ -17,7 +17,6 @@ from pydantic import ValidationError
 
 from tars_settings.core.delta import Delta
 from tars_settings.provenance.resolution import Placed
-from tars_settings.sources.failures import lines_of
 from tars_settings.sources.fold import Folded, Folder, Said
 
 T = TypeVar("T")
@@ -151,6 +150,8 @@ class Settler(Generic[T]):
                     yield Placed(scope, tuple(one.used for one in found), register)
 
     def _leave_one(self, error: ValidationError) -> bool:
+        from tars_settings.sources.failures import lines_of  # noqa: PLC0415 - only where something does not validate
+
         for delta in self._said.deltas():
             keys = tuple(item.key for item in delta.body.assign if self._folder.steps_of(item.key) is not None)
             if delta.stamp.digest not in self._left and keys:
@@ -168,6 +169,8 @@ def blame(folded: Folded, unsets: Iterable[Placed], error: ValidationError, *, e
     An error names the registers at, above and below its place; where there is none (a missing sibling), and unless
     *exactly*, those of the same top-level field.
     """
+    from tars_settings.sources.failures import lines_of  # noqa: PLC0415 - as above
+
     named: Blamed = {}
     everything = [*folded.placed, *unsets]
     for location, message in lines_of(error):

@@ -16,7 +16,7 @@ from tars_settings.core.lastgood import Start, Starts, parse_starts
 from tars_settings.core.wire import encode
 from tars_settings.errors import RejectedError, SurroundingsError
 from tars_settings.sources.environment import Environment
-from tars_settings.sources.stored import Kept, usable_lkgs
+from tars_settings.sources.lastgood import Kept, usable_lkgs
 from tars_settings.trust.document import TrustDocument
 from tars_settings.trust.seal import seal, unseal
 

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from tars_settings.core.delta import Delta, parse_delta
 from tars_settings.core.floor import Floor, FloorMark, floor_of
-from tars_settings.core.head import Index, index_of
-from tars_settings.core.question import Question, read_question_body
 from tars_settings.core.wire import Envelope, Purpose, decode_single, digest_of, pae
 from tars_settings.errors import BadSignatureError
-from tars_settings.trust.cosign import is_cosigned
 from tars_settings.trust.document import TrustDocument, Writer
 from tars_settings.trust.envelope import check_signature, verified
+
+# Heads, questions and the two-person rule come with the first of them: a start judges deltas, most often nothing else.
+if TYPE_CHECKING:
+    from tars_settings.core.head import Index
+    from tars_settings.core.question import Question
 
 
 class Verdict(enum.Enum):
@@ -109,12 +111,18 @@ def _judge(delta: Delta, document: TrustDocument, floor: FloorMark) -> Judgement
     if stamp.gen > document.gen:
         return Judgement(Verdict.VOID, "gen-ahead")
     # Whatever way it came: cosignatures are checked here and never on the word of an index, which the author signs.
-    if writer.cosign and not document.is_endorsed(stamp.digest) and not is_cosigned(delta, writer, document):
+    if writer.cosign and not document.is_endorsed(stamp.digest) and not _is_cosigned(delta, writer, document):
         return Judgement(Verdict.VOID, "not-cosigned")
     fate = floor.fate(stamp.gen, stamp.epoch, stamp.digest)
     if fate == "lives":
         return VALID
     return Judgement(Verdict.VOID, "below-floor") if fate == "void" else Judgement(Verdict.HELD, "floor-incomplete")
+
+
+def _is_cosigned(delta: Delta, writer: Writer, document: TrustDocument) -> bool:
+    from tars_settings.trust.cosign import is_cosigned  # noqa: PLC0415 - see above
+
+    return is_cosigned(delta, writer, document)
 
 
 def _held_for_trust(
@@ -134,6 +142,8 @@ def read_index(payload: bytes, document: TrustDocument) -> tuple[Index, Judgemen
         MalformedError: it is no index.
         BadSignatureError: its writer is listed and did not sign these bytes.
     """
+    from tars_settings.core.head import index_of  # noqa: PLC0415 - see above
+
     envelope, digest = _read_signed(payload, "head", document)
     index = index_of(envelope, payload, digest)
     return index, judge_index(index, document)
@@ -214,6 +224,8 @@ def read_question(payload: bytes, document: TrustDocument) -> tuple[Question, Ju
         MalformedError: it is no question.
         BadSignatureError: its writer is listed and did not sign these bytes.
     """
+    from tars_settings.core.question import Question, read_question_body  # noqa: PLC0415 - see above
+
     envelope, digest = _read_signed(payload, "question", document)
     question = Question(envelope.kid, digest, read_question_body(bytes(envelope.body)))
     return question, _judge_question(question, document)

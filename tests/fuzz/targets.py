@@ -43,7 +43,8 @@ from tars_settings.gossip.replicator import Replicator
 from tars_settings.schema import check, coerce, is_secret, keys_of
 from tars_settings.schema.shape import is_schema
 from tars_settings.sources.environment import Environment
-from tars_settings.sources.stored import PURPOSE, follow_all, opened_lkg
+from tars_settings.sources.lastgood import PURPOSE, opened_lkg
+from tars_settings.sources.stored import follow_all
 from tars_settings.sources.trials import age_s
 from tars_settings.trust.cosign import consent, lacking
 from tars_settings.trust.document import follow, pin, version_of

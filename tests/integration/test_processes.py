@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tars_settings.sources.environment import Environment
-from tars_settings.sources.stored import usable_lkgs
+from tars_settings.sources.lastgood import usable_lkgs
 from tars_settings.writer import Writer
 from tests.brokers import Mosquitto, eventually
 from tests.integration.fleets import ROOT, TestFleet

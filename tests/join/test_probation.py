@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tars_settings.adapters.lkg import DiskLkg
-from tars_settings.sources.stored import Kept, opened_lkg, usable_lkgs
+from tars_settings.sources.lastgood import Kept, opened_lkg, usable_lkgs
 from tests.brokers import eventually
 from tests.join.conftest import InMemory, Stt
 from tests.join.test_join import Started

@@ -22,7 +22,7 @@ from tars_settings.gossip.peer import Peer
 from tars_settings.join import Live
 from tars_settings.sources.audit import note_audit
 from tars_settings.sources.environment import Environment
-from tars_settings.sources.stored import usable_lkgs
+from tars_settings.sources.lastgood import usable_lkgs
 from tars_settings.trust.validity import read_delta
 from tars_settings.writer.remembering import HERE, remember, verified
 from tests.brokers import eventually

@@ -18,7 +18,7 @@ from tars_settings.core.trial import CHECKPOINTS, TrialMark
 from tars_settings.errors import NothingOnTrialError, RefusedError, UsageError
 from tars_settings.join import Live
 from tars_settings.sources.environment import Environment
-from tars_settings.sources.stored import usable_lkgs
+from tars_settings.sources.lastgood import usable_lkgs
 from tars_settings.sources.trials import TrialStore
 from tests.brokers import eventually
 from tests.fleets import ALICE, delta

@@ -16,7 +16,7 @@ from tars_settings.core.records import DeltaRow, TrustRow
 from tars_settings.core.register import FleetView, Registers
 from tars_settings.core.wire import encode
 from tars_settings.sources.environment import Environment
-from tars_settings.sources.stored import write_lkg
+from tars_settings.sources.lastgood import write_lkg
 from tars_settings.trust.document import TrustBody, Writer, follow, pin
 from tars_settings.trust.keys import SecretKey, SigningKey, fleet_text
 from tars_settings.trust.secrets import encrypt

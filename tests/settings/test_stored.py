@@ -11,8 +11,9 @@ from tars_settings.adapters.memory import MemoryLkg
 from tars_settings.core.lastgood import Start, Starts
 from tars_settings.errors import ConfigurationError, KeyFileError, SealBrokenError
 from tars_settings.sources.environment import Environment, default_instance
+from tars_settings.sources.lastgood import load_lkg, read_lkg, write_lkg
 from tars_settings.sources.starts import StartMarks
-from tars_settings.sources.stored import load_lkg, load_stored, read_lkg, write_lkg
+from tars_settings.sources.stored import load_stored
 from tars_settings.trust.document import follow
 from tars_settings.trust.keys import SecretKey
 from tars_settings.trust.seal import SealKey

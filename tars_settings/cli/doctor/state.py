@@ -17,7 +17,7 @@ from tars_settings.cli.render import several
 from tars_settings.core.wire import short_hash
 from tars_settings.errors import RejectedError, StateDirError, SurroundingsError
 from tars_settings.sources.environment import Environment
-from tars_settings.sources.stored import opened_lkg
+from tars_settings.sources.lastgood import opened_lkg
 from tars_settings.trust.seal import SealKey
 from tars_settings.writer.archive import Archive, counted, refused, signed_bytes
 
