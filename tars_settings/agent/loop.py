@@ -18,13 +18,13 @@ import threading
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from tars_settings.agent.audit import AuditTrail
 from tars_settings.agent.evidence import remembered_raws
 from tars_settings.agent.notices import NoticeBoard
 from tars_settings.agent.replays import Replays
-from tars_settings.core.records import AuditRow, DeltaRow, HistoryRow, IndexRow, OutboxRow, Row, SegmentRow, identity
+from tars_settings.core.records import AuditRow, DeltaRow, HistoryRow, IndexRow, OutboxRow, SegmentRow, Unwritten
 from tars_settings.core.session import (
     Publish,
     Received,
@@ -121,8 +121,7 @@ class Agent:
         self._replays = Replays(lambda payload: self.publish(marker, payload, retain=False))
         self._notices: list[Notice] = []
         self._audit = AuditTrail(replicator.peer, self.record, clock.wall, clock.token(4).hex())
-        # What waits to be written, by identity: True to put the row, False to drop it. The last word on a row counts.
-        self._unwritten: dict[tuple[Any, ...], tuple[Row, bool]] = {}
+        self._unwritten = Unwritten()
         self._store_waits = False
         self._stopping = False
         self._has_will = False
@@ -458,7 +457,7 @@ class Agent:
 
     def record(self, row: HistoryRow | AuditRow) -> None:
         """Have a row of the record written with this burst."""
-        self._note_rows((row,), ())
+        self._unwritten.note((row,))
 
     def history(self, scope: str) -> tuple[bytes, ...]:
         """Return the envelopes that the replica keeps besides what the registers hold; none where it can't be read."""
@@ -476,9 +475,11 @@ class Agent:
         for effect in effects:
             match effect:
                 case Persist(put, drop, durable):
-                    self._note_rows(put, drop)
+                    self._unwritten.note(put, drop)
                     if durable and not self._store():
                         withheld = any(isinstance(row, OutboxRow) for row in put) or withheld
+                case Merged():
+                    self._notices.append(effect)
                 case Publish() | Subscribe() | Unsubscribe():
                     if not (withheld and isinstance(effect, Publish)):
                         self._send(effect)
@@ -487,22 +488,15 @@ class Agent:
                 case _:
                     self._notices.append(effect)
 
-    def _note_rows(self, put: Sequence[Row], drop: Sequence[Row]) -> None:
-        # Within one effect drops come first: a number that is free now may be taken again at once.
-        self._unwritten.update({identity(row): (row, False) for row in drop})
-        self._unwritten.update({identity(row): (row, True) for row in put})
-
     def _send(self, command: Publish | Subscribe | Unsubscribe) -> None:
         if self._transport is not None:
             self._transport.carry_out(command)
 
     def _store(self) -> bool:
         """Write what waits; return whether it is on the disk. Registers in memory are true whether it is or not."""
-        unwritten, self._unwritten = self._unwritten, {}
-        if not unwritten:
+        if not self._unwritten:
             return True
-        put = [row for row, is_put in unwritten.values() if is_put]
-        drop = [row for row, is_put in unwritten.values() if not is_put]
+        put, drop = self._unwritten.take()
         try:
             with disk_quiet:
                 self._replica.apply(put, drop)
@@ -546,7 +540,7 @@ class Agent:
     def _may_wait_s(self) -> float:
         if not self.connected:
             return 0.0
-        kinds = {type(row) for row, _ in self._unwritten.values()}
+        kinds = self._unwritten.kinds()
         if kinds <= _CHANGES:
             return STORE_SOON_S
         return STORE_WITHIN_S if kinds <= _HEADS and self.replicator.is_catching_up else 0.0

@@ -40,9 +40,10 @@ def _freeze_model(model: BaseModel, depth: int) -> None:
     if _MARK in type(model).__dict__:
         return
     fields = model.__dict__
-    for name, value in fields.items():
-        if type(value) not in _ATOMS and isinstance(value, (BaseModel, list, dict, set, tuple)):
-            fields[name] = _frozen(value, depth)
+    if not _ATOMS.issuperset(map(type, fields.values())):  # most often they are plain, and none is looked at
+        for name, value in fields.items():
+            if type(value) not in _ATOMS and isinstance(value, (BaseModel, list, dict, set, tuple)):
+                fields[name] = _frozen(value, depth)
     extra = model.__pydantic_extra__
     if extra:
         for name, value in extra.items():

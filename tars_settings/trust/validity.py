@@ -89,6 +89,8 @@ def judge(
     lie: holding it would keep everybody from repairing its topics.
     """
     found = _judge(delta, document, floor)
+    if found is VALID:
+        return VALID
     return _held_for_trust(found, delta.body.trust, document, chain_asked=chain_asked)
 
 
