@@ -283,10 +283,13 @@ class Agent:
         if transport is not None and transport.pending():
             timeout_s = 0.0
         self._watch_socket()
-        keys = {key.fd: mask for key, mask in self._selector.select(timeout_s)}
-        if self._wake_in.fileno() in keys:
-            self._drain_wakes()
-        self._serve_transport(keys)
+        mask = 0
+        for key, found in self._selector.select(timeout_s):
+            if key.fileobj is self._wake_in:
+                self._drain_wakes()
+            else:
+                mask = found
+        self._serve_transport(mask)
         self._run_jobs()
         self._run_timers()
         if self.replicator.next_wake_s() <= self.clock.now_s():
@@ -311,13 +314,13 @@ class Agent:
             _log.warning("the broker delivers nothing on this connection; it is begun anew")
             self._drop_session("the broker delivers nothing")
 
-    def _serve_transport(self, keys: dict[int, int]) -> None:
+    def _serve_transport(self, mask: int) -> None:
         transport = self._transport
         if transport is None:
             return
-        mask = keys.get(transport.fileno(), 0)
         if mask & selectors.EVENT_READ or transport.pending():
             self._take(transport.read())
+            self._tell()  # before anything else: what came is to be seen
         if mask & selectors.EVENT_WRITE:
             self._take(transport.write())
         now_s = self.clock.now_s()
@@ -354,7 +357,7 @@ class Agent:
 
     def _drain_wakes(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            while self._wake_in.recv(4096):
+            while len(self._wake_in.recv(4096)) == 4096:
                 pass
 
     def _run_jobs(self) -> None:
@@ -405,27 +408,32 @@ class Agent:
         self._put_off(0.0)
 
     def _take(self, events: Sequence[SessionEvent]) -> None:
-        self._forget_deafness(events)
+        if self._deaf_sessions:
+            self._forget_deafness(events)
         for event in events:
             match event:
+                case Received():
+                    self._on_received(event)
                 case SessionUp():
                     self._on_up(event)
                 case SessionDown():
                     self._on_down(event)
                 case Subscribed(ref) if ref < 0:
                     self._replays.on_subscribed(ref)
-                case Received(topic, payload) if topic == self.replicator.marker_topic and self._replays.on_marker(
-                    payload
-                ):
-                    pass
-                case Received(topic) if self._is_extra(topic):
-                    for listener in tuple(self._listeners):
-                        listener.on_message(event)
                 case _:
                     self.feed(event)
 
+    def _on_received(self, event: Received) -> None:
+        if event.topic == self.replicator.marker_topic and self._replays.on_marker(event.payload):
+            return
+        if self._is_extra(event.topic):
+            for listener in tuple(self._listeners):
+                listener.on_message(event)
+        else:
+            self.feed(event)
+
     def _forget_deafness(self, events: Sequence[SessionEvent]) -> None:
-        if not self._deaf_sessions or self.clock.now_s() < self._up_s + HEARING_S:
+        if self.clock.now_s() < self._up_s + HEARING_S:
             return
         if any(isinstance(event, Received) for event in events):
             self._deaf_sessions = 0
@@ -514,14 +522,20 @@ class Agent:
         self.counters["unstored"] += 1
 
     def _finish_burst(self, *, loading: bool = False) -> None:
+        self._tell(loading=loading)
+        if self._unwritten:
+            self._store_when_due()
+
+    def _tell(self, *, loading: bool = False) -> None:
+        """Tell the listeners what came: they validate and swap."""
+        if not self._notices:
+            return
         notices, self._notices = self._notices, []
         for notice in notices:
             self._count(notice)
-        if notices:
-            for listener in tuple(self._listeners):
-                listener.on_burst(notices)
-            self._audit.on_burst(notices, self.clock.now_s(), loading=loading)
-        self._store_when_due()
+        for listener in tuple(self._listeners):
+            listener.on_burst(notices)
+        self._audit.on_burst(notices, self.clock.now_s(), loading=loading)
 
     def _store_when_due(self) -> None:
         """Store what a burst brought, or a little later what the broker has and would give again.
@@ -530,7 +544,7 @@ class Agent:
         is waited for. Heads wait while catching up: a join is a handful of round trips, and the trust document's
         transaction is the only one that must come before what rests on it.
         """
-        within_s = self._may_wait_s() if self._unwritten else 0.0
+        within_s = self._may_wait_s()
         if not within_s:
             self._store()
         elif not self._store_waits:

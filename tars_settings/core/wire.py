@@ -218,7 +218,8 @@ def claimed_digest(purpose: Purpose, fleet: str, payload: bytes) -> bytes:
     """
     named = payload[_KID_AT : _KID_AT + 32]
     body = payload[_BODY_AT:-1]
-    return digest_of(b"%b%d %b %d %b" % (_pae_head(purpose, fleet, 1), len(named), named, len(body), body))
+    encoding = b"%b%d %b %d %b" % (_pae_head(purpose, fleet, 1), len(named), named, len(body), body)
+    return hashlib.blake2b(encoding, digest_size=32).digest()
 
 
 def short_hash(content: bytes) -> str:

@@ -392,7 +392,7 @@ class Replicator:
             sync.audited = False
 
     def _check_gap(self, merged: Merged) -> None:
-        stamp, scope = merged.delta.stamp, merged.delta.scope
+        stamp, scope = merged.delta.stamp, merged.delta.body.scope
         gen, seen = self._seen.get(scope, (0, 0))
         self._seen[scope] = max((gen, seen), (stamp.gen, stamp.epoch))
         is_gap = merged.way == "live" and (stamp.gen, stamp.epoch) > (gen, seen + 1)
@@ -427,7 +427,7 @@ class Replicator:
         return isinstance(topic, _SCOPED) and topic.scope in self._syncs
 
     def _merge(self, topic: Topic, text: str, payload: bytes, *, retain: bool) -> None:
-        document = self.peer.trust
+        document = self.peer.chain.newest
         # Without Retain As Published only a replay carries the flag: on MQTT 3.1.1 every subscription brings one.
         is_replay = retain and self._session is not None and not self._session.retain_as_published
         standing = self.peer.receive(topic, payload, "probe" if is_replay else "live")
@@ -441,7 +441,7 @@ class Replicator:
             self._advance(self._syncs[topic.scope])
 
     def _after_merge(self, before: TrustDocument) -> None:
-        if self.peer.trust is before:
+        if self.peer.chain.newest is before:
             return
         if self._writing is not None:
             self._writing.on_trust_changed()
@@ -563,7 +563,8 @@ class Replicator:
     # --- time --------------------------------------------------------------------------------------------------------
 
     def _on_time(self, now_s: float) -> None:  # noqa: C901 - a table of what is due
-        self._refuse_late_pushes(now_s)
+        if self._waiting:
+            self._refuse_late_pushes(now_s)
         if self._session is None:
             return
         if self._live_due_s <= now_s:
@@ -580,7 +581,8 @@ class Replicator:
             if sync.bound_s <= now_s and self._is_unfinished(sync):
                 self._advance(sync)
         self._mender.probe_suspicions(now_s)
-        for scope in [scope for scope, due_s in self._reread_s.items() if due_s <= now_s]:
+        due = [scope for scope, due_s in self._reread_s.items() if due_s <= now_s] if self._reread_s else ()
+        for scope in due:
             del self._reread_s[scope]
             self._reread(scope)
         if now_s >= self._audit_s:

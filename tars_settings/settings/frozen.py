@@ -105,10 +105,10 @@ _CONTAINERS: Final[dict[type, Callable[[Any, int], Any]]] = {
 
 def twin_of(model: type[M]) -> type[M]:
     """Return the frozen twin of a model class: made once, without a schema of its own."""
-    held = _twins.get(model)
+    held: Any = _twins.get(model)
     if held is None:
         held = _twins[model] = _make_twin(model)
-    return cast("type[M]", held)
+    return held  # type: ignore[no-any-return]
 
 
 def plain_class(model: type) -> type:

@@ -72,6 +72,7 @@ class Folder:
         self._above = above
         self._open = open_secret
         self._steps: dict[str, tuple[Step, ...] | None] = {}
+        self._paths: dict[str, tuple[str, ...] | None] = {}
         # By identity, with the register held so that its number stays its own: most of a change is as it was before.
         self._plain: dict[int, tuple[Register, Placed]] = {}
         self._flat: dict[str, _Flat] = {}
@@ -131,8 +132,11 @@ class Folder:
             unknown[register.key] = None
 
     def _path_of(self, key: str) -> tuple[str, ...] | None:
-        found = self.steps_of(key)
-        return None if found is None else tuple(one.used for one in found)
+        try:
+            return self._paths[key]
+        except KeyError:
+            found = self.steps_of(key)
+            return self._paths.setdefault(key, None if found is None else tuple(one.used for one in found))
 
     def steps_of(self, key: str) -> tuple[Step, ...] | None:
         """Return how the model's input reaches the key, None where it does not have it."""
@@ -247,7 +251,8 @@ class _Flat:
             if newest.register.delta.stamp >= fresh[0].delta.stamp:
                 return False
         for register in fresh:
-            if register.key in self._models or not _is_plain(register):
+            said = register.assignment.set
+            if said is msgspec.UNSET or type(said) in _CONTAINERS or register.key in self._models:
                 return False
             if "." in register.key and any(above in now for above in _above(register.key)):
                 return False
@@ -272,11 +277,6 @@ class _Flat:
 
 def _are_deep(placed: Iterable[Placed]) -> bool:
     return any(len(one.path) > 1 for one in placed)
-
-
-def _is_plain(register: Register) -> bool:
-    said = register.assignment
-    return not said.unset and not said.is_secret and type(said.set) not in _CONTAINERS
 
 
 def translate(value: Any, here: tuple[Any, ...], key: str, level: Any, unknown: dict[str, None]) -> Any:
@@ -398,11 +398,11 @@ class Said(msgspec.Struct, frozen=True):
 
         Their keys keep what the last good snapshot had, unless something newer that is not left out says otherwise.
         """
+        if not left_out:
+            return [(one.scope, one.winners) for one in self.view.scopes]
         return [(one.scope, self._of_scope(one.scope, one.winners, left_out)) for one in self.view.scopes]
 
     def _of_scope(self, scope: str, winners: tuple[Register, ...], left_out: Collection[bytes]) -> tuple[Register, ...]:
-        if not left_out:
-            return winners
         refused = {one.delta.stamp.digest: one.delta for one in winners if one.delta.stamp.digest in left_out}
         if not refused:
             return winners
