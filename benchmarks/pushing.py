@@ -2,7 +2,7 @@
 
 All kinds of workers run at the same time and rest; values are pushed to one kind after the other. "Visible" is when the
 worker's own code can read the value: swapped in (ours), in a dict (Redis, NATS KV, etcd), or, for the raw hop, in the
-callback. ``python -m benchmarks.pushing [--full] [--workers 1 10 50]``
+callback. ``python -m benchmarks.pushing [--full]``: the full form pushes to 100 workers too.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from benchmarks.peers import Server, servers
 from benchmarks.stage import SERVICE, Stage, mosquitto
 
 FIELDS = 30
+SIZES = (1, 10, 50)
 WORDS = {
     "raw": "raw MQTT hop (paho, QoS 1)",
     "floor": "the hop, and verify, decode, merge, validate, swap, bare",
@@ -205,15 +206,15 @@ def push_in_turn(made: list[Crowd], rounds: int, workers: int) -> tuple[Samples,
     return middle, last
 
 
-def measure(full: bool, sizes: tuple[int, ...] = (1, 10, 50)) -> Answer:
-    """Push to 1, 10 and 50 workers of each kind."""
+def measure(full: bool) -> Answer:
+    """Push to 1, 10 and 50 workers of each kind; in the full form to 100 too."""
     answer = Answer(
         "pushing",
         "From a push to a value that can be used in another process",
         "all workers on the one machine, mosquitto and the peers' servers too; clock time, from the call"
         " that publishes; a delta is signed before",
     )
-    for workers in sizes:
+    for workers in (*SIZES, 100) if full else SIZES:
         with directory() as there, ExitStack() as stack:
             made, missing = crowds(stack, there, workers, set(WORDS))
             middle, last = push_in_turn(made, (200 if full else 40) if workers < 50 else (60 if full else 15), workers)

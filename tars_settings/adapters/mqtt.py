@@ -20,7 +20,7 @@ from typing import Any, Final, Literal
 
 from paho.mqtt import MQTTException
 from paho.mqtt.client import Client, DisconnectFlags, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, MessageType, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -47,6 +47,8 @@ _log: Final = logging.getLogger("tars_settings.mqtt")
 Version = Literal[4, 5]
 
 _SUCCESS: Final = MQTTErrorCode.MQTT_ERR_SUCCESS
+_PUBLISH: Final = int(MessageType.PUBLISH)
+_PUBACK: Final = bytes((MessageType.PUBACK, 2))
 _PACKETS_A_READ: Final = 64
 _VERDICT_S: Final = 1.0
 _FILTERS_A_PACKET: Final = 8
@@ -337,38 +339,97 @@ class _Buffered:
             BlockingIOError: nothing is there.
         """
         if not self._held:
-            if self._is_dry:
-                raise BlockingIOError
-            piece = self._socket.recv(self._AT_ONCE)
-            # Less than was asked for is all there was (TLS gives a record at a time); what comes meanwhile is the
-            # selector's to see.
-            self._is_dry = 0 < len(piece) < self._AT_ONCE and not self._has_decrypted()
-            self._held = memoryview(piece)
+            self._fill()
         given = bytes(self._held[:size])
         self._held = self._held[size:]
         return given
+
+    def _fill(self) -> None:
+        if self._is_dry:
+            raise BlockingIOError
+        piece = self._socket.recv(self._AT_ONCE)
+        # Less than was asked for is all there was (TLS gives a record at a time); what comes meanwhile is the
+        # selector's to see.
+        self._is_dry = 0 < len(piece) < self._AT_ONCE and not self._has_decrypted()
+        self._held = memoryview(piece)
+
+    def next_packet(self) -> tuple[int, memoryview, int] | None:
+        """Return header, content and size of the packet that comes next where all of it is here; it stays.
+
+        None too where the system has nothing, or something to complain of: it says so again to whoever reads.
+        """
+        try:
+            if not self._held:
+                self._fill()
+        except OSError:
+            return None
+        held, size = self._held, 0
+        for at in range(1, min(5, len(held))):
+            size |= (held[at] & 127) << 7 * (at - 1)
+            if held[at] < 128:
+                end = at + 1 + size
+                return (held[0], held[at + 1 : end], end) if end <= len(held) else None
+        return None
+
+    def pass_over(self, size: int) -> None:
+        """Go on behind a packet."""
+        self._held = self._held[size:]
 
 
 class _Client(Client):
     on_plain: Callable[[bytes, bytes, bool], None]
     """Called with topic, payload and retain flag of each PUBLISH that has no properties: as good as all."""
+    _acks = b""
 
     def _create_socket(self) -> Any:
         made = super()._create_socket()
         return made if self._transport == "websockets" else _Buffered(made)
 
+    # paho reads a packet byte by byte, makes five tables of properties for each message, and matches it with callbacks
+    # that nobody registered: more than a worker does with a change. What is not plain is left to it, faults too.
+
+    def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
+        buffer = self._sock
+        if isinstance(buffer, _Buffered) and not self._in_packet["command"]:
+            packet = buffer.next_packet()
+            if packet is not None and packet[0] & 0xF0 == _PUBLISH and self._take_plain(packet[0], packet[1]):
+                buffer.pass_over(packet[2])
+                self._last_bytes_received = time.monotonic()  # paho's own, to know when to ping
+                return _SUCCESS
+        return super().loop_read(max_packets)
+
     def _handle_publish(self) -> MQTTErrorCode:
-        # paho makes five tables of properties for each message, and matches it with callbacks that nobody registered:
-        # half of what a worker did before it looked at a change. What is not plain is left to it, faults too.
         header, packet = self._in_packet["command"], self._in_packet["packet"]
+        if self._take_plain(header, packet):
+            return _SUCCESS
+        self.queue_acks()  # paho queues its own at once, and they are owed in the order of the messages
+        return super()._handle_publish()
+
+    def _take_plain(self, header: int, packet: bytearray | memoryview) -> bool:
+        """Hand over a message and note its acknowledgement; return False, and do nothing, where it is not plain."""
         qos = header >> 1 & 3
         topic_end = 2 + int.from_bytes(packet[:2], "big")
         begin = topic_end + (2 if qos else 0)
         five = self._protocol == MQTTProtocolVersion.MQTTv5
         if qos > 1 or topic_end == 2 or begin + five > len(packet) or (five and packet[begin]):
-            return super()._handle_publish()
+            return False
         self.on_plain(bytes(packet[2:topic_end]), bytes(packet[begin + five :]), bool(header & 1))
-        return self._send_puback(int.from_bytes(packet[topic_end:begin], "big")) if qos else _SUCCESS
+        if qos:
+            self._acks += _PUBACK + packet[topic_end:begin]
+        return True
+
+    def want_write(self) -> bool:
+        return bool(self._acks) or super().want_write()
+
+    def loop_write(self) -> MQTTErrorCode:
+        self.queue_acks()
+        return super().loop_write()
+
+    def queue_acks(self) -> None:
+        """Queue the acknowledgements that are owed: as one packet, for paho asks the system once for each."""
+        if self._acks:
+            acks, self._acks = self._acks, b""
+            self._packet_queue(_PUBACK[0], acks, 0, 1)
 
     def __del__(self) -> None:
         # paho's own takes locks that a forked child may find held for ever; the session closes the socket itself.
@@ -477,8 +538,9 @@ class _Session:
             self._quickack()
 
     def _quickack(self) -> None:
-        # mosquitto runs with Nagle on, which waits for our delayed acknowledgement; Linux forgets the option, so it is
-        # set before each read. Connecting and 51 retained messages took 43 ms without it and 2 with it.
+        # mosquitto runs with Nagle on, which waits for our delayed acknowledgement. Linux forgets the option when it
+        # sends, so it is set after each write: what comes then is acknowledged as it is read, and no reading waits for
+        # this. Connecting and 51 retained messages took 43 ms without it and 2 with it.
         if self._tcp and _QUICKACK is not None:
             self._raw.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
@@ -495,6 +557,7 @@ class _Session:
     def close(self) -> None:
         """Say DISCONNECT as far as the socket takes it at once, and close."""
         if self.up and not self.ended:
+            self._guarded(self._client.queue_acks)
             self._guarded(self._client.disconnect)
             self._guarded(self._client.loop_write)
         self.drop()
@@ -523,7 +586,7 @@ class _Session:
 
     def fileno(self) -> int:
         """Return the socket's descriptor, or -1."""
-        return -1 if self.ended or self._socket is None else int(self._socket.fileno())
+        return -1 if self.ended or self._raw is None else int(self._raw.fileno())
 
     def pending(self) -> bool:
         """Return whether bytes wait that a selector cannot see: read already, or decrypted by TLS."""
@@ -542,7 +605,6 @@ class _Session:
         """Call paho until nothing is left: it reads about one packet a call, whatever it is asked for."""
         if self.ended:
             return
-        self._guarded(self._quickack)
         if self._buffer is not None:
             self._buffer.look_again()
         for _ in range(_PACKETS_A_READ):
@@ -560,6 +622,8 @@ class _Session:
         """Write what the socket takes."""
         if self.wants_write():
             self._guarded(self._client.loop_write)
+            if not self.ended:
+                self._guarded(self._quickack)
 
     def tick(self, now_s: float, connack_timeout_s: float) -> None:
         """Ping when it is time; end a session that has waited too long for its CONNACK."""

@@ -14,6 +14,7 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
@@ -118,13 +119,11 @@ class SqliteReplica:
         with _transaction(connection):
             if not self._is_whole:
                 _create_added(connection)
-            for row in put:
-                if not self._is_pruned(row):
-                    table = TABLES[type(row)]
-                    connection.execute(table.put(), [getattr(row, name) for name in table.columns])
-            for row in drop:
-                table = TABLES[type(row)]
-                connection.execute(table.drop(), [getattr(row, name) for name in table.identity()])
+            for kind, rows in _by_kind(put).items():
+                kept = [row for row in rows if not self._is_pruned(row)] if kind is HistoryRow else rows
+                connection.executemany(TABLES[kind].put(), map(_values(TABLES[kind].columns), kept))
+            for kind, rows in _by_kind(drop).items():
+                connection.executemany(TABLES[kind].drop(), map(_values(TABLES[kind].identity()), rows))
             self._prune(connection, put)
         self._is_whole = True
 
@@ -313,6 +312,20 @@ class _BuriedError(ReplicaError):
 
 _inherited: Final[list[sqlite3.Connection]] = []
 """Connections of a parent process, kept so that the collector does not close them either."""
+
+
+def _by_kind(rows: Sequence[Row]) -> dict[type[Row], list[Row]]:
+    """Return rows by kind, in their order: rows of one kind share a statement."""
+    kinds: dict[type[Row], list[Row]] = {}
+    for row in rows:
+        kinds.setdefault(type(row), []).append(row)
+    return kinds
+
+
+def _values(names: Iterable[str]) -> Callable[[Row], tuple[Any, ...]]:
+    taken = tuple(names)
+    take = attrgetter(*taken)
+    return take if len(taken) > 1 else lambda row: (take(row),)
 
 
 def _part(row: HistoryRow | AuditRow) -> tuple[type[Row], str]:

@@ -27,6 +27,7 @@ from tars_settings.gossip.effects import (
     Conflict,
     Equivocation,
     ForeignHead,
+    Merged,
     Notice,
     Rejected,
     RepairFight,
@@ -55,7 +56,9 @@ class AuditTrail:
     def on_burst(self, notices: Sequence[Notice], now_s: float, *, loading: bool = False) -> None:
         """Note what is worth it. While *loading* trust is what it was: noted when it came."""
         for notice in notices:
-            row = None if loading and isinstance(notice, TrustChanged) else self._row(notice)
+            if isinstance(notice, Merged) or (loading and isinstance(notice, TrustChanged)):
+                continue
+            row = self._row(notice)
             if row is not None:
                 self._record(row)
         if now_s - self._flushed_s >= FLUSH_S:

@@ -258,17 +258,17 @@ class Follower(Generic[T]):
     def on_burst(self, notices: Sequence[Notice]) -> None:
         """Build a new snapshot where a burst changed what these scopes say."""
         merged = [one for one in notices if isinstance(one, Merged) and one.delta.scope in self.scopes]
+        others = [one for one in notices if not isinstance(one, Merged)]  # seldom any
         for one in merged:
             # A worker in step that has not seen it sees it as it is pushed; on any other way it may be old.
             if one.way == "live" and self._state == "ready":
                 self._trials.arrived(one.delta)
-        dirty = any(one.fate == "applied" for one in merged) or any(isinstance(one, TrustChanged) for one in notices)
-        if dirty:
+        if "applied" in [one.fate for one in merged] or any(isinstance(one, TrustChanged) for one in others):
             self.refresh()
         for one in merged:
             if one.fate != "duplicate":
                 self._acknowledge(one.delta)
-        for notice in notices:
+        for notice in others:
             if isinstance(notice, ScopeSynced) and notice.scope in self.scopes:
                 self._lacking[notice.scope] = notice.lacking
         self._tell_state()
@@ -289,7 +289,8 @@ class Follower(Generic[T]):
                 )
                 self._tell_refused(refused)
         if built.snapshot is not held.snapshot:
-            epoch = max(self._agent.replicator.peer.registers.highest(scope)[1] for scope in self.scopes)
+            highest = map(self._agent.replicator.peer.registers.highest, self.scopes)
+            epoch = max([epoch for _, epoch in highest])
             self.on_swap(built.snapshot, epoch)
         self._lkg_soon()
         self._watch_trials()
@@ -330,9 +331,10 @@ class Follower(Generic[T]):
 
     def _watch_trials(self) -> None:
         """Come back when something of a trial is due; several wishes make one look."""
-        due_s, now_s = self._trials.next_s(), self._agent.clock.now_s()
+        due_s = self._trials.next_s()
         if due_s == float("inf"):
             return
+        now_s = self._agent.clock.now_s()
         due_s = max(due_s, now_s + LKG_WITHIN_S)
         if due_s < self._trial_s:
             self._trial_s = due_s

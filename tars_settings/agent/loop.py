@@ -18,13 +18,13 @@ import threading
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from tars_settings.agent.audit import AuditTrail
 from tars_settings.agent.evidence import remembered_raws
 from tars_settings.agent.notices import NoticeBoard
 from tars_settings.agent.replays import Replays
-from tars_settings.core.records import AuditRow, DeltaRow, HistoryRow, IndexRow, OutboxRow, Row, SegmentRow, identity
+from tars_settings.core.records import AuditRow, DeltaRow, HistoryRow, IndexRow, OutboxRow, SegmentRow, Unwritten
 from tars_settings.core.session import (
     Publish,
     Received,
@@ -121,8 +121,7 @@ class Agent:
         self._replays = Replays(lambda payload: self.publish(marker, payload, retain=False))
         self._notices: list[Notice] = []
         self._audit = AuditTrail(replicator.peer, self.record, clock.wall, clock.token(4).hex())
-        # What waits to be written, by identity: True to put the row, False to drop it. The last word on a row counts.
-        self._unwritten: dict[tuple[Any, ...], tuple[Row, bool]] = {}
+        self._unwritten = Unwritten()
         self._store_waits = False
         self._stopping = False
         self._has_will = False
@@ -284,10 +283,13 @@ class Agent:
         if transport is not None and transport.pending():
             timeout_s = 0.0
         self._watch_socket()
-        keys = {key.fd: mask for key, mask in self._selector.select(timeout_s)}
-        if self._wake_in.fileno() in keys:
-            self._drain_wakes()
-        self._serve_transport(keys)
+        mask = 0
+        for key, found in self._selector.select(timeout_s):
+            if key.fileobj is self._wake_in:
+                self._drain_wakes()
+            else:
+                mask = found
+        self._serve_transport(mask)
         self._run_jobs()
         self._run_timers()
         if self.replicator.next_wake_s() <= self.clock.now_s():
@@ -312,13 +314,13 @@ class Agent:
             _log.warning("the broker delivers nothing on this connection; it is begun anew")
             self._drop_session("the broker delivers nothing")
 
-    def _serve_transport(self, keys: dict[int, int]) -> None:
+    def _serve_transport(self, mask: int) -> None:
         transport = self._transport
         if transport is None:
             return
-        mask = keys.get(transport.fileno(), 0)
         if mask & selectors.EVENT_READ or transport.pending():
             self._take(transport.read())
+            self._tell()  # before anything else: what came is to be seen
         if mask & selectors.EVENT_WRITE:
             self._take(transport.write())
         now_s = self.clock.now_s()
@@ -355,7 +357,7 @@ class Agent:
 
     def _drain_wakes(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            while self._wake_in.recv(4096):
+            while len(self._wake_in.recv(4096)) == 4096:
                 pass
 
     def _run_jobs(self) -> None:
@@ -406,27 +408,32 @@ class Agent:
         self._put_off(0.0)
 
     def _take(self, events: Sequence[SessionEvent]) -> None:
-        self._forget_deafness(events)
+        if self._deaf_sessions:
+            self._forget_deafness(events)
         for event in events:
             match event:
+                case Received():
+                    self._on_received(event)
                 case SessionUp():
                     self._on_up(event)
                 case SessionDown():
                     self._on_down(event)
                 case Subscribed(ref) if ref < 0:
                     self._replays.on_subscribed(ref)
-                case Received(topic, payload) if topic == self.replicator.marker_topic and self._replays.on_marker(
-                    payload
-                ):
-                    pass
-                case Received(topic) if self._is_extra(topic):
-                    for listener in tuple(self._listeners):
-                        listener.on_message(event)
                 case _:
                     self.feed(event)
 
+    def _on_received(self, event: Received) -> None:
+        if event.topic == self.replicator.marker_topic and self._replays.on_marker(event.payload):
+            return
+        if self._is_extra(event.topic):
+            for listener in tuple(self._listeners):
+                listener.on_message(event)
+        else:
+            self.feed(event)
+
     def _forget_deafness(self, events: Sequence[SessionEvent]) -> None:
-        if not self._deaf_sessions or self.clock.now_s() < self._up_s + HEARING_S:
+        if self.clock.now_s() < self._up_s + HEARING_S:
             return
         if any(isinstance(event, Received) for event in events):
             self._deaf_sessions = 0
@@ -458,7 +465,7 @@ class Agent:
 
     def record(self, row: HistoryRow | AuditRow) -> None:
         """Have a row of the record written with this burst."""
-        self._note_rows((row,), ())
+        self._unwritten.note((row,))
 
     def history(self, scope: str) -> tuple[bytes, ...]:
         """Return the envelopes that the replica keeps besides what the registers hold; none where it can't be read."""
@@ -476,9 +483,11 @@ class Agent:
         for effect in effects:
             match effect:
                 case Persist(put, drop, durable):
-                    self._note_rows(put, drop)
+                    self._unwritten.note(put, drop)
                     if durable and not self._store():
                         withheld = any(isinstance(row, OutboxRow) for row in put) or withheld
+                case Merged():
+                    self._notices.append(effect)
                 case Publish() | Subscribe() | Unsubscribe():
                     if not (withheld and isinstance(effect, Publish)):
                         self._send(effect)
@@ -487,22 +496,15 @@ class Agent:
                 case _:
                     self._notices.append(effect)
 
-    def _note_rows(self, put: Sequence[Row], drop: Sequence[Row]) -> None:
-        # Within one effect drops come first: a number that is free now may be taken again at once.
-        self._unwritten.update({identity(row): (row, False) for row in drop})
-        self._unwritten.update({identity(row): (row, True) for row in put})
-
     def _send(self, command: Publish | Subscribe | Unsubscribe) -> None:
         if self._transport is not None:
             self._transport.carry_out(command)
 
     def _store(self) -> bool:
         """Write what waits; return whether it is on the disk. Registers in memory are true whether it is or not."""
-        unwritten, self._unwritten = self._unwritten, {}
-        if not unwritten:
+        if not self._unwritten:
             return True
-        put = [row for row, is_put in unwritten.values() if is_put]
-        drop = [row for row, is_put in unwritten.values() if not is_put]
+        put, drop = self._unwritten.take()
         try:
             with disk_quiet:
                 self._replica.apply(put, drop)
@@ -520,14 +522,20 @@ class Agent:
         self.counters["unstored"] += 1
 
     def _finish_burst(self, *, loading: bool = False) -> None:
+        self._tell(loading=loading)
+        if self._unwritten:
+            self._store_when_due()
+
+    def _tell(self, *, loading: bool = False) -> None:
+        """Tell the listeners what came: they validate and swap."""
+        if not self._notices:
+            return
         notices, self._notices = self._notices, []
         for notice in notices:
             self._count(notice)
-        if notices:
-            for listener in tuple(self._listeners):
-                listener.on_burst(notices)
-            self._audit.on_burst(notices, self.clock.now_s(), loading=loading)
-        self._store_when_due()
+        for listener in tuple(self._listeners):
+            listener.on_burst(notices)
+        self._audit.on_burst(notices, self.clock.now_s(), loading=loading)
 
     def _store_when_due(self) -> None:
         """Store what a burst brought, or a little later what the broker has and would give again.
@@ -536,7 +544,7 @@ class Agent:
         is waited for. Heads wait while catching up: a join is a handful of round trips, and the trust document's
         transaction is the only one that must come before what rests on it.
         """
-        within_s = self._may_wait_s() if self._unwritten else 0.0
+        within_s = self._may_wait_s()
         if not within_s:
             self._store()
         elif not self._store_waits:
@@ -546,7 +554,7 @@ class Agent:
     def _may_wait_s(self) -> float:
         if not self.connected:
             return 0.0
-        kinds = {type(row) for row, _ in self._unwritten.values()}
+        kinds = self._unwritten.kinds()
         if kinds <= _CHANGES:
             return STORE_SOON_S
         return STORE_WITHIN_S if kinds <= _HEADS and self.replicator.is_catching_up else 0.0

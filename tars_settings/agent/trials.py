@@ -60,6 +60,8 @@ class Trials:
 
     def next_s(self) -> float:
         """Return when :meth:`tick` or :meth:`note` has something to do; infinity where neither has."""
+        if self._runs.is_at_rest:
+            return float("inf")
         now_s = self._clock.now_s()
         return now_s if self._runs.wants_note(now_s) else self._runs.next_s()
 

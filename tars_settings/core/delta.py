@@ -266,7 +266,7 @@ def check_assignments(assign: tuple[Assignment, ...], *, what: str) -> None:
 def _check_assignment(item: Assignment, what: str) -> None:
     if not is_key(item.key):
         raise MalformedError(f"malformed {what}: illegal key")
-    if (item.set is not msgspec.UNSET) + item.is_secret + item.unset != 1:
+    if (item.set is not msgspec.UNSET) + (item.secret is not msgspec.UNSET) + item.unset != 1:
         raise MalformedError(f"malformed {what}: an assignment is one of set, secret and unset")
     if item.set is not msgspec.UNSET:
         check_value(item.set)

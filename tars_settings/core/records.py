@@ -7,7 +7,9 @@ cover each of its keys.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Any, Final
 
 import msgspec
 
@@ -139,22 +141,54 @@ def identity(row: Row) -> tuple[Any, ...]:
     >>> identity(SegmentRow("stt-worker", "a" * 32, 2, b"{}"))[2:]
     ('aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa', 2)
     """
-    rest: tuple[Any, ...] = ()
-    match row:
-        case DeltaRow(scope, digest) | OutboxRow(scope, digest):
-            rest = (scope, digest)
-        case TrustRow(version, digest):
-            rest = (version, digest)
-        case IndexRow(scope, kid, _, digest) | FloorRow(scope, kid, _, _, digest):
-            rest = (scope, kid, digest)
-        case MarkRow(scope, kid):
-            rest = (scope, kid)
-        case SegmentRow(scope, kid, n):
-            rest = (scope, kid, n)
-        case FloorSegmentRow(scope, hashed):
-            rest = (scope, hashed)
-        case HistoryRow(scope, digest=digest):
-            rest = (scope, digest)
-        case AuditRow(event, name):
-            rest = (event, name)
-    return (type(row), *rest)
+    return (type(row), *_IDENTITIES[type(row)](row))
+
+
+_IDENTITIES: Final[dict[type, Callable[[Any], tuple[Any, ...]]]] = {
+    DeltaRow: attrgetter("scope", "digest"),
+    TrustRow: attrgetter("version", "digest"),
+    IndexRow: attrgetter("scope", "kid", "digest"),
+    SegmentRow: attrgetter("scope", "kid", "n"),
+    FloorRow: attrgetter("scope", "kid", "digest"),
+    FloorSegmentRow: attrgetter("scope", "hash"),
+    MarkRow: attrgetter("scope", "kid"),
+    OutboxRow: attrgetter("scope", "digest"),
+    HistoryRow: attrgetter("scope", "digest"),
+    AuditRow: attrgetter("event", "name"),
+}
+
+
+class Unwritten:
+    """Rows that wait to be written. Noting them costs next to nothing; whoever takes them gets the last word on each.
+
+    >>> waiting = Unwritten()
+    >>> waiting.note([MarkRow("a", "k", 1, 1)])
+    >>> waiting.note([MarkRow("a", "k", 1, 2)], [DeltaRow("a", b"d", b"")])
+    >>> bool(waiting), waiting.take(), bool(waiting)
+    (True, ([MarkRow(scope='a', kid='k', gen=1, epoch=2)], [DeltaRow(scope='a', digest=b'd', raw=b'')]), False)
+    """
+
+    def __init__(self) -> None:
+        self._noted: list[tuple[Sequence[Row], Sequence[Row]]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._noted)
+
+    def note(self, put: Sequence[Row], drop: Sequence[Row] = ()) -> None:
+        """Have rows put and dropped."""
+        if put or drop:
+            self._noted.append((drop, put))
+
+    def kinds(self) -> set[type]:
+        """Return what kinds of rows wait."""
+        return {type(row) for pair in self._noted for rows in pair for row in rows}
+
+    def take(self) -> tuple[list[Row], list[Row]]:
+        """Return, and keep no longer, what is to be put and what is to be dropped."""
+        noted, self._noted = self._noted, []
+        last: dict[tuple[Any, ...], tuple[Row, bool]] = {}
+        for drop, put in noted:
+            # Within one effect drops come first: a number that is free now may be taken again at once.
+            last.update({identity(row): (row, False) for row in drop})
+            last.update({identity(row): (row, True) for row in put})
+        return [row for row, is_put in last.values() if is_put], [row for row, is_put in last.values() if not is_put]

@@ -206,13 +206,12 @@ class Registers:
         """Return the other deltas that are kept of a key and name the same as what they replace there."""
         held = self._scopes.get(delta.scope)
         candidates = () if held is None else held.candidates.get(item.key, ())
-        if len(candidates) < 2:
-            return ()
-        return tuple(
-            other
-            for other in candidates
-            if other is not delta and (claim := other.assignment(item.key)) is not None and claim.over == item.over
-        )
+        found: list[Delta] = []
+        for other in candidates if len(candidates) > 1 else ():
+            claim = None if other is delta else other.assignment(item.key)
+            if claim is not None and claim.over == item.over:
+                found.append(other)
+        return tuple(found)
 
     def highest(self, scope: str) -> tuple[int, int]:
         """Return the greatest (gen, epoch) of a valid delta of the scope, (0, 0) where there is none."""
@@ -277,11 +276,6 @@ def used(register: Register, is_undone: IsUndone) -> Register:
     return Register(register.key, undo, register.delta, undone=True)
 
 
-def _used(registers: Registers, scope: str, is_undone: IsUndone) -> tuple[Register, ...]:
-    winning = registers.winning(scope)
-    return tuple(used(one, is_undone) for one in winning) if registers.tries_any(scope) else winning
-
-
 class ScopeView(msgspec.Struct, frozen=True, eq=False):
     """What one scope says: all of its winners, tombstones and covered ones too.
 
@@ -314,7 +308,13 @@ class FleetView(msgspec.Struct, frozen=True, eq=False):
     @classmethod
     def of(cls, registers: Registers, scopes: Iterable[str], is_undone: IsUndone = nothing_tried) -> FleetView:
         """Return the view of *scopes*, lowest precedence first; of trials what *is_undone* leaves, by default none."""
-        return cls(tuple(ScopeView(scope, _used(registers, scope, is_undone)) for scope in scopes), is_undone)
+        views: list[ScopeView] = []
+        for scope in scopes:
+            winning = registers.winning(scope)
+            if winning and registers.tries_any(scope):
+                winning = tuple(used(one, is_undone) for one in winning)
+            views.append(ScopeView(scope, winning))
+        return cls(tuple(views), is_undone)
 
     def deltas(self) -> tuple[Delta, ...]:
         """Return the deltas that the view rests on, each once."""

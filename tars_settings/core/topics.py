@@ -176,12 +176,7 @@ class Topics(msgspec.Struct, frozen=True):
         """Return what *text* addresses, or None when it is nothing of ours."""
         if len(text) > MAX_TOPIC_BYTES or not text.isascii():
             return None
-        parsed: Topic | None = None
-        if text.startswith(f"{self.prefix}/"):
-            parsed = _parse_config(text[len(self.prefix) + 1 :])
-        elif text.startswith(f"{self.health_prefix}/"):
-            parsed = _parse_health(text[len(self.health_prefix) + 1 :].split("/"))
-        return parsed
+        return _parse(self.prefix, self.health_prefix, text)
 
     def live_filter(self, scope: str) -> str:
         """Return the filter of a scope's key topics (and its floor, and questions)."""
@@ -205,6 +200,14 @@ class Topics(msgspec.Struct, frozen=True):
 
 
 @functools.lru_cache(maxsize=1024)
+def _parse(prefix: str, health_prefix: str, text: str) -> Topic | None:
+    if text.startswith(f"{prefix}/"):
+        return _parse_config(text[len(prefix) + 1 :])
+    if text.startswith(f"{health_prefix}/"):
+        return _parse_health(text[len(health_prefix) + 1 :].split("/"))
+    return None
+
+
 def _parse_config(text: str) -> Topic | None:
     match text.split("/"):
         case ["_trust"]:

@@ -193,6 +193,11 @@ class Countdowns:
         kept = [*marks, *((digest, 0) for digest in self._over)][-MAX_MARKS:]
         return tuple(TrialMark(digest.hex(), left_ms, wall_ms) for digest, left_ms in kept)
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether there is nothing to end and nothing to note, now or later."""
+        return self.noted and not self._runs
+
     def wants_note(self, now_s: float) -> bool:
         """Return whether something is to be written down."""
         return not self.noted or any(_checkpoint_s(run) <= now_s for run in self._runs.values())

@@ -28,7 +28,7 @@ class Conflicts:
     def note(self, delta: Delta, registers: Registers) -> Iterator[Conflict]:
         """Yield the conflicts of a delta that was just merged, where they were not seen before."""
         for item in delta.body.assign:
-            for rival in registers.rivals(delta, item):
+            for rival in registers.rivals(delta, item):  # seldom any
                 winner, loser = sorted((delta, rival), key=lambda one: one.stamp, reverse=True)
                 name = (delta.scope, item.key, winner.stamp.digest, loser.stamp.digest)
                 if name not in self._seen:
@@ -56,8 +56,10 @@ class Equivocations:
         earlier = epochs.setdefault(stamp.epoch, stamp.digest)
         if len(epochs) > MAX_EPOCHS:
             del epochs[next(iter(epochs))]
+        if earlier == stamp.digest:
+            return None
         pair = (min(earlier, stamp.digest), max(earlier, stamp.digest))
-        if earlier == stamp.digest or pair in self._seen:
+        if pair in self._seen:
             return None
         held = registers.delta(delta.scope, earlier)
         raws = (delta.raw,) if held is None else (held.raw, delta.raw)

@@ -160,7 +160,7 @@ class Holdings:
         return Outcome.DUPLICATE
 
     def _emit_merged(self, delta: Delta, outcome: Outcome, way: Way) -> None:
-        self._emit(Merged(delta, outcome.value, way))
+        self._emit(Merged(delta, outcome._value_, way))  # .value is two calls in Python
         if outcome is Outcome.DUPLICATE:
             return
         for conflict in self.conflicts.note(delta, self.registers):

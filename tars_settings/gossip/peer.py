@@ -38,6 +38,7 @@ from tars_settings.gossip.waiting import Held, Standing
 from tars_settings.trust.document import TrustDocument
 from tars_settings.trust.envelope import is_vouched
 from tars_settings.trust.validity import (
+    VALID,
     Judgement,
     Verdict,
     judge,
@@ -274,17 +275,19 @@ class Peer(Holdings):
     # --- deltas ------------------------------------------------------------------------------------------------------
 
     def _receive_delta(self, topic: KeyTopic, payload: bytes, scope: str, key: str, way: Way) -> Standing:
-        claimed = claimed_digest("delta", self.fleet, payload)
+        document = self.chain.newest
+        claimed = claimed_digest("delta", document.fleet, payload)
         held = self.registers.delta(scope, claimed)
         if held is not None and held.raw == payload and held.assignment(key) is not None:
             self._emit(Merged(held, "duplicate", way))
             return self._compare(topic, payload)
-        delta, judgement = read_delta(payload, self.trust, self.floors.mark, claimed=claimed)
+        delta, judgement = read_delta(payload, document, self.floors.mark, claimed=claimed)
         if delta.scope != scope or delta.assignment(key) is None:
             return self._reject(topic, payload, "wrong-topic", delta.stamp.kid)
-        refused = self._refused(topic, payload, delta.stamp.kid, judgement, way)
-        if refused is not None:
-            return refused
+        if judgement is not VALID:  # nothing is under a pin
+            refused = self._refused(topic, payload, delta.stamp.kid, judgement, way)
+            if refused is not None:
+                return refused
         self.merge(delta, way)
         winner = self.registers.winner(scope, key)
         if winner is not None and winner.delta.stamp == delta.stamp:

@@ -177,6 +177,8 @@ class Prober:
 
     def on_wake(self, now_s: float) -> tuple[Answer, ...]:
         """Return unknown answers for batches whose marker did not come back in time."""
+        if not self._batches:
+            return ()
         late = [ref for ref, batch in self._batches.items() if batch.deadline_s <= now_s]
         self.unheard += len(late)
         return tuple(answer for ref in late for answer in self._give_up(ref, known=False))

@@ -13,6 +13,9 @@ class WaitingPushes:
     def __init__(self) -> None:
         self._waiting: list[tuple[Push, float]] = []
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     def put(self, push: Push, due_s: float) -> None:
         """Have a push wait until *due_s* at most."""
         self._waiting.append((push, due_s))

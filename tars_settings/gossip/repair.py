@@ -162,5 +162,5 @@ class Repairer:
 
     def next_wake_s(self) -> float:
         """Return when something is due, infinity where nothing is."""
-        top = self._top()
+        top = self._top() if self._heap else None
         return math.inf if top is None else top[0]

@@ -62,6 +62,7 @@ from tars_settings.gossip.sync import ScopeSync
 from tars_settings.gossip.trusting import ASKS_FOR_TRUST, TrustQuestions
 from tars_settings.gossip.waiting import Standing
 from tars_settings.gossip.writing import Writing
+from tars_settings.trust.document import TrustDocument
 from tars_settings.trust.keys import SigningKey
 
 __all__ = ("PROOFS_PER_SLICE", "Policy", "Replicator")
@@ -69,6 +70,7 @@ __all__ = ("PROOFS_PER_SLICE", "Policy", "Replicator")
 REREAD_WITHIN_S: Final = 30.0
 UNANSWERED_COUNTS: Final = 2
 """As how many unheard batches a live subscription counts that was never answered: every broker owes a SUBACK."""
+_SCOPED: Final = (KeyTopic, IndexTopic, SegmentTopic, FloorTopic, FloorSegmentTopic)
 PROOFS_PER_SLICE: Final = 200
 """Signatures checked in one go behind readiness: about 10 ms."""
 
@@ -390,7 +392,7 @@ class Replicator:
             sync.audited = False
 
     def _check_gap(self, merged: Merged) -> None:
-        stamp, scope = merged.delta.stamp, merged.delta.scope
+        stamp, scope = merged.delta.stamp, merged.delta.body.scope
         gen, seen = self._seen.get(scope, (0, 0))
         self._seen[scope] = max((gen, seen), (stamp.gen, stamp.epoch))
         is_gap = merged.way == "live" and (stamp.gen, stamp.epoch) > (gen, seen + 1)
@@ -422,25 +424,24 @@ class Replicator:
     def _is_followed(self, topic: Topic) -> bool:
         if isinstance(topic, TrustTopic):
             return True
-        if isinstance(topic, KeyTopic | IndexTopic | SegmentTopic | FloorTopic | FloorSegmentTopic):
-            return topic.scope in self._syncs
-        return False
+        return isinstance(topic, _SCOPED) and topic.scope in self._syncs
 
     def _merge(self, topic: Topic, text: str, payload: bytes, *, retain: bool) -> None:
-        version = self.peer.trust.order
+        document = self.peer.chain.newest
         # Without Retain As Published only a replay carries the flag: on MQTT 3.1.1 every subscription brings one.
         is_replay = retain and self._session is not None and not self._session.retain_as_published
         standing = self.peer.receive(topic, payload, "probe" if is_replay else "live")
-        self._after_merge(version)
-        if standing in (Standing.WORSE, Standing.COMPACTED):
+        self._after_merge(document)
+        if standing is Standing.CURRENT:
+            if retain:
+                self._mender.on_shown(text, payload, is_replay=is_replay)
+        elif standing is not Standing.ALONE:
             self._mender.suspect(text, payload, self._now_s)
-        elif standing is Standing.CURRENT and retain:
-            self._mender.on_shown(text, payload, is_replay=is_replay)
-        if self._live and isinstance(topic, IndexTopic | SegmentTopic):
+        if self._live and isinstance(topic, (IndexTopic, SegmentTopic)):
             self._advance(self._syncs[topic.scope])
 
-    def _after_merge(self, version: tuple[int, bytes]) -> None:
-        if self.peer.trust.order == version:
+    def _after_merge(self, before: TrustDocument) -> None:
+        if self.peer.chain.newest is before:
             return
         if self._writing is not None:
             self._writing.on_trust_changed()
@@ -452,9 +453,9 @@ class Replicator:
         topic = self.topics.parse(answer.topic)
         if topic is None:
             return
-        version = self.peer.trust.order
+        document = self.peer.trust
         standing = self._standing_of(topic, answer)
-        self._after_merge(version)
+        self._after_merge(document)
         if self._trust.concerns(answer.topic):
             for text in self._trust.on_answer(self._now_s):
                 self._compare_again(text)
@@ -553,16 +554,17 @@ class Replicator:
 
     def _on_offered(self, payloads: tuple[bytes, ...]) -> None:
         for payload in payloads:
-            version = self.peer.trust.order
+            document = self.peer.trust
             topic = self._loading.offer(payload)
-            self._after_merge(version)
+            self._after_merge(document)
             if topic is not None and self._live:
                 self._prober.ask([self.topics.format(topic)])
 
     # --- time --------------------------------------------------------------------------------------------------------
 
     def _on_time(self, now_s: float) -> None:  # noqa: C901 - a table of what is due
-        self._refuse_late_pushes(now_s)
+        if self._waiting:
+            self._refuse_late_pushes(now_s)
         if self._session is None:
             return
         if self._live_due_s <= now_s:
@@ -579,7 +581,8 @@ class Replicator:
             if sync.bound_s <= now_s and self._is_unfinished(sync):
                 self._advance(sync)
         self._mender.probe_suspicions(now_s)
-        for scope in [scope for scope, due_s in self._reread_s.items() if due_s <= now_s]:
+        due = [scope for scope, due_s in self._reread_s.items() if due_s <= now_s] if self._reread_s else ()
+        for scope in due:
             del self._reread_s[scope]
             self._reread(scope)
         if now_s >= self._audit_s:

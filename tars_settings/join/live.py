@@ -69,11 +69,12 @@ class Live(Generic[T]):
 
     def _on_swap(self, snapshot: T, epoch: int) -> None:
         self.current = snapshot
-        with self._lock:
-            watches = alive(self._watches)
-            self._watches = [weakref.ref(watch) for watch in watches]
-        for watch in watches:
-            watch.offer(snapshot, epoch)
+        if self._watches:  # one that is added this moment is offered the newest by itself
+            with self._lock:
+                watches = alive(self._watches)
+                self._watches = [weakref.ref(watch) for watch in watches]
+            for watch in watches:
+                watch.offer(snapshot, epoch)
         self._callbacks.offer(snapshot, epoch)
 
     def _on_state(self, _: State) -> None:

@@ -293,7 +293,8 @@ class Callbacks(Generic[T]):
         """Take note of a new snapshot; never blocks."""
         with self._condition:
             self._newest = (snapshot, epoch)
-            self._condition.notify_all()
+            if self._thread is not None:  # one that begins later looks before it waits
+                self._condition.notify_all()
 
     def offer_status(self, status: Any) -> None:
         """Take note of a new status; never blocks."""

@@ -40,9 +40,10 @@ def _freeze_model(model: BaseModel, depth: int) -> None:
     if _MARK in type(model).__dict__:
         return
     fields = model.__dict__
-    for name, value in fields.items():
-        if type(value) not in _ATOMS and isinstance(value, (BaseModel, list, dict, set, tuple)):
-            fields[name] = _frozen(value, depth)
+    if not _ATOMS.issuperset(map(type, fields.values())):  # most often they are plain, and none is looked at
+        for name, value in fields.items():
+            if type(value) not in _ATOMS and isinstance(value, (BaseModel, list, dict, set, tuple)):
+                fields[name] = _frozen(value, depth)
     extra = model.__pydantic_extra__
     if extra:
         for name, value in extra.items():
@@ -104,10 +105,10 @@ _CONTAINERS: Final[dict[type, Callable[[Any, int], Any]]] = {
 
 def twin_of(model: type[M]) -> type[M]:
     """Return the frozen twin of a model class: made once, without a schema of its own."""
-    held = _twins.get(model)
+    held: Any = _twins.get(model)
     if held is None:
         held = _twins[model] = _make_twin(model)
-    return cast("type[M]", held)
+    return held  # type: ignore[no-any-return]
 
 
 def plain_class(model: type) -> type:

@@ -5,7 +5,9 @@ The environment is read once. A change costs the fleet's values and the model's 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import compress
+from operator import is_not
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -27,7 +29,7 @@ from tars_settings.sources.fleet import Building, Captured, FleetSettingsSource,
 from tars_settings.sources.fold import Folded, Folder, Said, standing
 from tars_settings.sources.lastgood import load_lkg
 from tars_settings.sources.overrides import OverrideSettingsSource, overriding
-from tars_settings.sources.settle import Nothing, Refused, Settled, Settler
+from tars_settings.sources.settle import Nothing, Refused, Settled, Settler, whole
 from tars_settings.trust.document import TrustDocument
 from tars_settings.trust.validity import VALID, judge
 
@@ -125,7 +127,7 @@ class SnapshotBuilder(Generic[S]):
         said = Said(view, self._last_good.registers)
         settled = self._settle(said)
         placed = settled.folded.placed
-        self._last_good.remember(said, {one.delta.stamp.digest for one in settled.refused})
+        self._last_good.remember(said, settled)
         snapshot = self._same_or_new(settled.value)
         resolutions.put(snapshot, self._resolution(placed, origin))
         return Built(snapshot, placed, settled.refused, settled.folded.unknown, self._shadowed(placed))
@@ -158,6 +160,10 @@ class SnapshotBuilder(Generic[S]):
         return self._held
 
     def _settle(self, said: Said) -> Settled[S]:
+        # Most often nothing is to be left out, and nothing has to be prepared for it.
+        found = None if self._held_back else whole(said, self._folder, self._attempt)
+        if found is not None:
+            return found
         failure: ValidationError
         try:
             return Settler(said, self._folder, self._attempt, self._held_back).settle()
@@ -256,12 +262,13 @@ class _LastGood:
         """Take these for the last good ones."""
         self._held, self._unsorted = _registers(view), None
 
-    def remember(self, said: Said, left_out: Collection[bytes]) -> None:
+    def remember(self, said: Said, settled: Settled[Any]) -> None:
         """Take note of what a snapshot rests on."""
-        if left_out:
+        if settled.refused:
+            left_out = {one.delta.stamp.digest for one in settled.refused}
             self._held = {scope: tuple(standing(registers)) for scope, registers in said.without(left_out)}
             self._unsorted = None
-        elif any(one.says_anything for one in said.view.scopes):
+        elif settled.folded.state or any(one.says_anything for one in said.view.scopes):
             # Looked at only if a delta is ever refused.
             self._held, self._unsorted = {}, said.view
 
@@ -273,11 +280,11 @@ def _registers(view: FleetView) -> dict[str, tuple[Register, ...]]:
 def differ(old: Any, new: Any) -> bool:
     """Return whether any value differs: as :func:`diff` says, but the first difference ends it."""
     mine, theirs = old.__dict__, new.__dict__
-    if mine.keys() != theirs.keys():
+    if list(mine) != list(theirs):
         return bool(diff(old, new))
-    for name, first in mine.items():
-        second = theirs[name]
-        if first is not second and not _same(first, second):
+    # What a change left alone is most often the very object that it was.
+    for name in compress(mine, map(is_not, mine.values(), theirs.values())):
+        if not _same(mine[name], theirs[name]):
             return True
     return False
 

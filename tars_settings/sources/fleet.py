@@ -88,10 +88,11 @@ class Captured:
         for name in names[ours + 1 :]:
             if name != _DEFAULTS:
                 self.below = lay(states[name], self.below)
+        self._elsewhere = {*self.above, *self.below}
 
     def compose(self, folded: Folded) -> State:
         """Return the state that pydantic would see with these fleet values."""
-        fleet = with_defaults(self.model, folded, {*self.above, *self.below})
+        fleet = with_defaults(self.model, folded, self._elsewhere)
         state = lay(lay(self.below, fleet), self.above) if self.below else lay(fleet, self.above)
         overrides = overriding(self.model)
         state = lay(state, overrides) if overrides else state

@@ -40,6 +40,8 @@ def lay(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> State:
 def fresh(value: Any) -> Any:
     """Return a value whose dicts and lists are copies, at every depth; whatever else it holds is shared."""
     if type(value) is dict:
+        if _CONTAINERS.isdisjoint(map(type, value.values())):
+            return value.copy()  # most often, and then no value is looked at one by one
         return {key: fresh(one) if type(one) in _CONTAINERS else one for key, one in value.items()}
     return [fresh(one) for one in value] if type(value) is list else value
 
@@ -70,6 +72,7 @@ class Folder:
         self._above = above
         self._open = open_secret
         self._steps: dict[str, tuple[Step, ...] | None] = {}
+        self._paths: dict[str, tuple[str, ...] | None] = {}
         # By identity, with the register held so that its number stays its own: most of a change is as it was before.
         self._plain: dict[int, tuple[Register, Placed]] = {}
         self._flat: dict[str, _Flat] = {}
@@ -82,28 +85,31 @@ class Folder:
         sealed: dict[bytes, tuple[Placed, str]] = {}
         is_deep = False
         for scope, held_now in scopes:
-            ordered = tuple(held_now)
+            held = tuple(held_now)
             flat = self._flat.get(scope)
-            if flat is None and not ordered:
+            if flat is None and not held:
                 continue
-            registers = frozenset(ordered)
-            if flat is not None and flat.take(registers, self._path_of):
-                placed += flat.placed.values()
-                unknown.update(flat.unknown)
-                is_deep = is_deep or flat.is_deep
-                state = lay(state, flat.layer) if state else flat.layer
-                continue
-            layer: State = {}
-            placed_here: list[Placed] = []
-            unknown_here: dict[str, None] = {}
-            for register in standing(ordered):
-                self._fold_one(scope, register, layer, placed_here, unknown_here, sealed)
-            placed += placed_here
-            is_deep = is_deep or _are_deep(placed_here)
-            unknown.update(unknown_here)
-            state = lay(state, layer) if state else layer
-            self._keep_flat(scope, registers, placed_here, unknown_here, layer)
+            if flat is None or not flat.take(held, self._path_of):
+                flat = self._fold_scope(scope, held, sealed)
+            placed += flat.placed.values()
+            unknown.update(flat.unknown)
+            is_deep = is_deep or flat.is_deep
+            state = lay(state, flat.layer) if state else flat.layer
         return Folded(state, tuple(placed), tuple(unknown), sealed, is_deep)
+
+    def _fold_scope(self, scope: str, held: tuple[Register, ...], sealed: dict[bytes, tuple[Placed, str]]) -> _Flat:
+        """Return what a scope says, folded anew, and keep it where the next fold may rest on it."""
+        layer: State = {}
+        placed: list[Placed] = []
+        unknown: dict[str, None] = {}
+        for register in standing(held):
+            self._fold_one(scope, register, layer, placed, unknown, sealed)
+        flat = _Flat(scope, held, placed, unknown, layer)
+        if flat.is_whole:
+            self._flat[scope] = flat
+        else:
+            self._flat.pop(scope, None)
+        return flat
 
     def _fold_one(
         self,
@@ -125,18 +131,12 @@ class Folder:
         elif not register.assignment.unset:
             unknown[register.key] = None
 
-    def _keep_flat(
-        self, scope: str, registers: frozenset[Register], placed: list[Placed], unknown: Iterable[str], layer: State
-    ) -> None:
-        flat = _Flat(scope, registers, placed, unknown, layer)
-        if flat.is_whole:
-            self._flat[scope] = flat
-        else:
-            self._flat.pop(scope, None)
-
     def _path_of(self, key: str) -> tuple[str, ...] | None:
-        found = self.steps_of(key)
-        return None if found is None else tuple(one.used for one in found)
+        try:
+            return self._paths[key]
+        except KeyError:
+            found = self.steps_of(key)
+            return self._paths.setdefault(key, None if found is None else tuple(one.used for one in found))
 
     def steps_of(self, key: str) -> tuple[Step, ...] | None:
         """Return how the model's input reaches the key, None where it does not have it."""
@@ -195,56 +195,72 @@ class _Flat:
     """
 
     def __init__(
-        self, scope: str, registers: frozenset[Register], placed: list[Placed], unknown: Iterable[str], layer: State
+        self, scope: str, held: tuple[Register, ...], placed: list[Placed], unknown: Iterable[str], layer: State
     ) -> None:
         self.placed = {one.key: one for one in placed}
         self.unknown = dict.fromkeys(unknown)
         self.layer = layer
         self.is_deep = _are_deep(placed)
         self._scope = scope
-        self._registers = registers
-        self._models = {above for one in registers for above in _above(one.key)}
+        self._count = len(held)
+        # By key, in the order in which they were given.
+        self._held = {one.key: one for one in held}
+        self._models = {above for key in self._held for above in _above(key)}
 
     @property
     def is_whole(self) -> bool:
         """Whether it accounts for every register, so that the next fold may rest on it."""
         keys = self.placed.keys() | self.unknown.keys()
         return (
-            len(self.placed) + len(self.unknown) == len(self._registers) == len(keys)
+            len(self.placed) + len(self.unknown) == len(self._held) == self._count == len(keys)
             and keys.isdisjoint(self._models)
-            and all(one.key in keys and not one.assignment.unset for one in self._registers)
+            and keys == self._held.keys()
+            and not any(one.assignment.unset for one in self._held.values())
         )
 
-    def take(self, registers: frozenset[Register], path_of: Callable[[str], tuple[str, ...] | None]) -> bool:
-        """Return whether this is now what *registers* say. Where it is not, it is what it was."""
-        if registers == self._registers:
-            return True
-        fresh = sorted(registers - self._registers, key=_place)
-        if not fresh or not self._is_continued_by(fresh, self._registers - registers):
+    def take(self, held: tuple[Register, ...], path_of: Callable[[str], tuple[str, ...] | None]) -> bool:
+        """Return whether this is now what *held* says. Where it is not, it is what it was."""
+        fresh: list[Register] = []
+        now = self._held
+        for register in reversed(held):  # registers come in the order of their changes: what is new is at the end
+            if now.get(register.key) is register:
+                break
+            fresh.append(register)
+        if fresh:
+            now = now.copy()
+            for register in reversed(fresh):
+                now.pop(register.key, None)
+                now[register.key] = register
+        # That, and nothing else. Whole tables are copied and compared, but no register is looked into.
+        if tuple(now.values()) != held or not self._is_continued_by(fresh, now):
             return False
-        self._registers = registers
+        self._held = now
         for register in fresh:
             self._put(register, path_of(register.key))
         return True
 
-    def _is_continued_by(self, fresh: list[Register], gone: Iterable[Register]) -> bool:
-        """Return whether each of *fresh* is plain, newer than all there is, and just takes the place of its key."""
-        keys = {one.key for one in fresh}
-        newest = next(reversed(self.placed.values()), None)
-        replaced = {key for key in keys if key in self.placed or key in self.unknown}
-        return (
-            len(keys) == len(fresh)
-            and {one.key for one in gone} == replaced
-            and (newest is None or newest.register.delta.stamp < fresh[0].delta.stamp)
-            and all(map(_is_plain, fresh))
-            and not any(key in self._models or self._is_below_one(key, keys) for key in keys)
-        )
+    def _is_continued_by(self, fresh: list[Register], now: Mapping[str, Register]) -> bool:
+        """Return whether each of *fresh*, sorted here, is plain, newer than all there is, and concerns its key alone.
 
-    def _is_below_one(self, key: str, others: Collection[str]) -> bool:
-        return any(above in others or above in self.placed or above in self.unknown for above in _above(key))
+        *now* are all registers by key, these among them.
+        """
+        if len(fresh) > 1:
+            fresh.sort(key=_place)
+        if fresh and self.placed:
+            newest = self.placed[next(reversed(self.placed))]
+            if newest.register.delta.stamp >= fresh[0].delta.stamp:
+                return False
+        for register in fresh:
+            said = register.assignment.set
+            if said is msgspec.UNSET or type(said) in _CONTAINERS or register.key in self._models:
+                return False
+            if "." in register.key and any(above in now for above in _above(register.key)):
+                return False
+        return True
 
     def _put(self, register: Register, path: tuple[str, ...] | None) -> None:
-        self._models.update(_above(register.key))
+        if "." in register.key:
+            self._models.update(_above(register.key))
         if path is None:
             self.unknown[register.key] = None
             return
@@ -261,11 +277,6 @@ class _Flat:
 
 def _are_deep(placed: Iterable[Placed]) -> bool:
     return any(len(one.path) > 1 for one in placed)
-
-
-def _is_plain(register: Register) -> bool:
-    said = register.assignment
-    return not said.unset and not said.is_secret and type(said.set) not in _CONTAINERS
 
 
 def translate(value: Any, here: tuple[Any, ...], key: str, level: Any, unknown: dict[str, None]) -> Any:
@@ -387,12 +398,11 @@ class Said(msgspec.Struct, frozen=True):
 
         Their keys keep what the last good snapshot had, unless something newer that is not left out says otherwise.
         """
-        scopes = ((one.scope, one.winners) for one in self.view.scopes)
-        return [(scope, self._of_scope(scope, winners, left_out)) for scope, winners in scopes]
+        if not left_out:
+            return [(one.scope, one.winners) for one in self.view.scopes]
+        return [(one.scope, self._of_scope(one.scope, one.winners, left_out)) for one in self.view.scopes]
 
     def _of_scope(self, scope: str, winners: tuple[Register, ...], left_out: Collection[bytes]) -> tuple[Register, ...]:
-        if not left_out:
-            return winners
         refused = {one.delta.stamp.digest: one.delta for one in winners if one.delta.stamp.digest in left_out}
         if not refused:
             return winners

@@ -91,6 +91,8 @@ def judge(
     lie: holding it would keep everybody from repairing its topics.
     """
     found = _judge(delta, document, floor)
+    if found is VALID:
+        return VALID
     return _held_for_trust(found, delta.body.trust, document, chain_asked=chain_asked)
 
 
@@ -98,17 +100,16 @@ def _judge(delta: Delta, document: TrustDocument, floor: FloorMark) -> Judgement
     stamp, writer = delta.stamp, document.writer(delta.stamp.kid)
     if writer is None:
         return Judgement(Verdict.VOID, "unknown-writer")
-    if not writer.may_compact(delta.scope) and not all(
-        writer.may_write(delta.scope, item.key) for item in delta.body.assign
-    ):
+    scope = delta.body.scope
+    if not writer.may_compact(scope) and not all(writer.may_write(scope, item.key) for item in delta.body.assign):
         return Judgement(Verdict.VOID, "not-granted")
     # Before gen: what a stolen key signed for a gen to come would lie on its topics for ever, as held.
     if writer.status != "active" and not document.is_endorsed(stamp.digest):
         if writer.status == "compromised":
             return Judgement(Verdict.VOID, "compromised")
-        if not writer.stands(delta.scope, stamp.gen, stamp.epoch):
+        if not writer.stands(scope, stamp.gen, stamp.epoch):
             return Judgement(Verdict.VOID, "retired")
-    if stamp.gen > document.gen:
+    if stamp.gen > document.body.gen:
         return Judgement(Verdict.VOID, "gen-ahead")
     # Whatever way it came: cosignatures are checked here and never on the word of an index, which the author signs.
     if writer.cosign and not document.is_endorsed(stamp.digest) and not _is_cosigned(delta, writer, document):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from tars_settings.adapters.replica import SqliteReplica
 from tars_settings.adapters.statedir import private_dir
@@ -23,7 +23,7 @@ from tars_settings.core.records import (
     Row,
     SegmentRow,
     TrustRow,
-    identity,
+    Unwritten,
 )
 from tars_settings.core.topics import Topics
 from tars_settings.errors import ReplicaError
@@ -44,7 +44,7 @@ class Archive:
     def __init__(self, environment: Environment, rows: Sequence[Row] = ()) -> None:
         topics = Topics(environment.prefix, environment.health_prefix)
         self._replicator = Replicator(topics, environment.root, nonce="0" * 32, random=lambda: 0.5)
-        self._unwritten: dict[tuple[Any, ...], tuple[Row, bool]] = {}
+        self._unwritten = Unwritten()
         self._replicator.handle(Loaded(tuple(rows)), 0.0)
         self._prove()
 
@@ -90,8 +90,7 @@ class Archive:
     def _note(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
             if isinstance(effect, Persist):
-                self._unwritten.update({identity(row): (row, False) for row in effect.drop})
-                self._unwritten.update({identity(row): (row, True) for row in effect.put})
+                self._unwritten.note(effect.put, effect.drop)
 
     def store(self, environment: Environment) -> None:
         """Put what was offered and counts into this host's replica, in one transaction.
@@ -99,15 +98,13 @@ class Archive:
         Raises:
             StateDirError, ReplicaError: nothing was changed.
         """
-        unwritten, self._unwritten = self._unwritten, {}
-        if not unwritten:
+        if not self._unwritten:
             return
         private_dir(environment.state_dir)
         private_dir(environment.fleet_dir)
         replica = SqliteReplica(environment.replica_path)
         try:
-            put = [row for row, is_put in unwritten.values() if is_put]
-            replica.apply(put, [row for row, is_put in unwritten.values() if not is_put])
+            replica.apply(*self._unwritten.take())
         finally:
             replica.close()
 

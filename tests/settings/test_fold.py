@@ -135,10 +135,10 @@ def test_what_was_handed_out_before_stays_as_it_was() -> None:
 def test_keys_that_say_something_of_each_other_are_folded_anew(first: dict[str, Any], then: dict[str, Any]) -> None:
     registers = Registers()
     registers.offer(delta(first, 1))
-    held = frozenset(registers.winning(SERVICE))
+    held = registers.winning(SERVICE)
     folder = fresh()
     folder.fold([(SERVICE, held)])
     flat = folder._flat[SERVICE]
     assert isinstance(flat, _Flat)
     registers.offer(delta(then, 2))
-    assert not flat.take(frozenset(registers.winning(SERVICE)), folder._path_of)
+    assert not flat.take(registers.winning(SERVICE), folder._path_of)
