@@ -290,10 +290,12 @@ class Agent:
         self._serve_transport(keys)
         self._run_jobs()
         self._run_timers()
+        # Before what was put off, too: whoever waits for readiness waits for no signature that is checked behind it.
+        self._finish_burst()
         if self.replicator.next_wake_s() <= self.clock.now_s():
             self.feed(Wake())
             self._leave_if_deaf()
-        self._finish_burst()
+            self._finish_burst()
         if transport is not None and transport.wants_write():
             self._take(transport.write())
 
