@@ -21,7 +21,7 @@ from tars_settings.agent.loop import Agent
 from tars_settings.agent.recorded import tell_history
 from tars_settings.agent.trials import Trials
 from tars_settings.agent.trying import tell_fit
-from tars_settings.core.delta import Ack, Delta
+from tars_settings.core.delta import Delta
 from tars_settings.core.names import scopes_of
 from tars_settings.core.presence import (
     Presence,
@@ -348,8 +348,8 @@ class Follower(Generic[T]):
 
     def _tell_ended(self, ended: Sequence[Delta]) -> None:
         for delta in ended:
-            ack = delta.body.ack
-            if isinstance(ack, Ack) and is_asked(delta.stamp.digest, self.service, self.instance, ack.of):
+            ack = delta.ack
+            if ack is not None and is_asked(delta.stamp.digest, self.service, self.instance, ack.of):
                 self.report_within(ack.within_s * self._agent.clock.random())
 
     # --- acknowledging -----------------------------------------------------------------------------------------------
@@ -363,8 +363,8 @@ class Follower(Generic[T]):
         if refused:
             self.report_within(max(0.0, self._reported_s + REFUSAL_S - self._agent.clock.now_s()))
             return
-        ack = delta.body.ack
-        if isinstance(ack, Ack) and is_asked(delta.stamp.digest, self.service, self.instance, ack.of):
+        ack = delta.ack
+        if ack is not None and is_asked(delta.stamp.digest, self.service, self.instance, ack.of):
             self.report_within(ack.within_s * self._agent.clock.random())
 
     # --- presence ----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ one key signed both under one epoch.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from tars_settings.core.delta import Delta
@@ -25,9 +25,12 @@ class Conflicts:
     def __init__(self) -> None:
         self._seen: OrderedDict[tuple[str, str, bytes, bytes], Conflict] = OrderedDict()
 
-    def note(self, delta: Delta, registers: Registers) -> Iterator[Conflict]:
-        """Yield the conflicts of a delta that was just merged, where they were not seen before."""
-        for item in delta.body.assign:
+    def note(self, delta: Delta, registers: Registers) -> Iterable[Conflict]:
+        """Return the conflicts of a delta that was just merged, where they were not seen before."""
+        return self._note(delta, registers) if registers.has_rivals(delta.scope) else ()
+
+    def _note(self, delta: Delta, registers: Registers) -> Iterator[Conflict]:
+        for item in delta.assign:
             for rival in registers.rivals(delta, item):
                 winner, loser = sorted((delta, rival), key=lambda one: one.stamp, reverse=True)
                 name = (delta.scope, item.key, winner.stamp.digest, loser.stamp.digest)
@@ -56,8 +59,10 @@ class Equivocations:
         earlier = epochs.setdefault(stamp.epoch, stamp.digest)
         if len(epochs) > MAX_EPOCHS:
             del epochs[next(iter(epochs))]
+        if earlier == stamp.digest:
+            return None
         pair = (min(earlier, stamp.digest), max(earlier, stamp.digest))
-        if earlier == stamp.digest or pair in self._seen:
+        if pair in self._seen:
             return None
         held = registers.delta(delta.scope, earlier)
         raws = (delta.raw,) if held is None else (held.raw, delta.raw)

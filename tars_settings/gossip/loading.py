@@ -103,7 +103,7 @@ class Loading:
             if judgement.reason != "unknown-writer":  # whose signature nobody could check
                 self._emit(Persist((history_row(delta),)))
         else:
-            self._peer.receive(KeyTopic(delta.scope, delta.body.assign[0].key), row.raw, "replica")
+            self._peer.receive(KeyTopic(delta.scope, delta.assign[0].key), row.raw, "replica")
 
     def _load_index(self, row: IndexRow, segments: dict[tuple[str, str, int], SegmentRow]) -> None:
         peer = self._peer
@@ -159,7 +159,7 @@ class Loading:
             delta, _ = read_delta(payload, self._peer.trust)
         except RejectedError:
             return None
-        return KeyTopic(delta.scope, delta.body.assign[0].key)
+        return KeyTopic(delta.scope, delta.assign[0].key)
 
     def _topic_of_signed(self, payload: bytes) -> Topic:
         try:

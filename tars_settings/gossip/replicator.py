@@ -392,7 +392,9 @@ class Replicator:
     def _check_gap(self, merged: Merged) -> None:
         stamp, scope = merged.delta.stamp, merged.delta.scope
         gen, seen = self._seen.get(scope, (0, 0))
-        self._seen[scope] = max((gen, seen), (stamp.gen, stamp.epoch))
+        if (stamp.gen, stamp.epoch) <= (gen, seen):
+            return
+        self._seen[scope] = (stamp.gen, stamp.epoch)
         is_gap = merged.way == "live" and (stamp.gen, stamp.epoch) > (gen, seen + 1)
         is_gap = is_gap and (stamp.gen == gen or stamp.epoch > 1)
         if is_gap and scope in self._syncs and scope not in self._reread_s:

@@ -73,7 +73,7 @@ class Settler(Generic[T]):
             self._hold_back(delta, held_back.get(delta.stamp.digest))
 
     def _hold_back(self, delta: Delta, reason: str | None) -> None:
-        keys = tuple(item.key for item in delta.body.assign if self._folder.steps_of(item.key) is not None)
+        keys = tuple(item.key for item in delta.assign if self._folder.steps_of(item.key) is not None)
         if reason is not None and keys:
             self._left[delta.stamp.digest] = Refused(delta, keys, reason)
             self._hopeless.add(delta.stamp.digest)
@@ -152,7 +152,7 @@ class Settler(Generic[T]):
 
     def _leave_one(self, error: ValidationError) -> bool:
         for delta in self._said.deltas():
-            keys = tuple(item.key for item in delta.body.assign if self._folder.steps_of(item.key) is not None)
+            keys = tuple(item.key for item in delta.assign if self._folder.steps_of(item.key) is not None)
             if delta.stamp.digest not in self._left and keys:
                 self._left[delta.stamp.digest] = Refused(delta, keys, "; ".join(text for _, text in lines_of(error)))
                 return True

@@ -89,6 +89,8 @@ def judge(
     lie: holding it would keep everybody from repairing its topics.
     """
     found = _judge(delta, document, floor)
+    if found is VALID:
+        return found  # which version the delta names lies in its body: asked for only where it counts
     return _held_for_trust(found, delta.body.trust, document, chain_asked=chain_asked)
 
 
@@ -97,7 +99,7 @@ def _judge(delta: Delta, document: TrustDocument, floor: FloorMark) -> Judgement
     if writer is None:
         return Judgement(Verdict.VOID, "unknown-writer")
     if not writer.may_compact(delta.scope) and not all(
-        writer.may_write(delta.scope, item.key) for item in delta.body.assign
+        writer.may_write(delta.scope, item.key) for item in delta.assign
     ):
         return Judgement(Verdict.VOID, "not-granted")
     # Before gen: what a stolen key signed for a gen to come would lie on its topics for ever, as held.
