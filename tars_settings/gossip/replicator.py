@@ -119,6 +119,7 @@ class Replicator:
         )
         self._trust = TrustQuestions(self.peer, self._prober, random)
         self._syncs: dict[str, ScopeSync] = {}
+        self._surveys: set[str] = set()
         self._waiting = WaitingPushes()
         self._session: SessionUp | None = None
         self._live_refs: dict[int, tuple[str, ...]] = {}
@@ -157,6 +158,7 @@ class Replicator:
             case Offered(payloads):
                 self._on_offered(payloads)
             case Wake():
+                self._survey_due()
                 self._prove_slice()
         if self.peer.is_disturbed:
             self._on_disturbed()
@@ -167,7 +169,7 @@ class Replicator:
 
     def next_wake_s(self) -> float:
         """Return when a Wake is due, infinity where nothing waits for time."""
-        if self._may_prove:
+        if self._may_prove or self._surveys:
             return self._now_s
         if self._session is None:
             return self._waiting.next_wake_s()
@@ -209,7 +211,7 @@ class Replicator:
     @property
     def is_asking(self) -> bool:
         """Whether the broker is being asked what it holds: after catching up, whether topics hold what heads do not."""
-        return not self._prober.idle
+        return not self._prober.idle or bool(self._surveys)
 
     @property
     def scopes(self) -> tuple[str, ...]:
@@ -234,7 +236,7 @@ class Replicator:
     @property
     def quiet(self) -> bool:
         """Whether no question is open and no repair waits: for tests and simulations."""
-        return self._prober.idle and self._repairer.next_wake_s() == math.inf
+        return not self.is_asking and self._repairer.next_wake_s() == math.inf
 
     def _emit(self, effect: Effect) -> None:
         self._effects.append(effect)
@@ -287,6 +289,7 @@ class Replicator:
 
     def _reset_session(self) -> None:
         self._live = False
+        self._surveys.clear()
         self._live_refs.clear()
         self._live_due_s = math.inf
         self._prober.reset()
@@ -361,17 +364,19 @@ class Replicator:
             return
         if not self.peer.trust.is_pin:
             self._prober.ask(sync.questions(self.peer))
-        lacking = tuple(sync.lacks(self.peer))
+        is_late = self._now_s >= sync.bound_s
+        # All that is lacking is named only where somebody is told of it: answers of a join come by the hundred.
+        lacking = tuple(itertools.islice(sync.lacks(self.peer), None if is_late else 1))
         if not lacking and self._trust.answered:
             self._enter(sync, "ready", ())
-            self._survey(sync)
-        elif self._now_s >= sync.bound_s:
+            self._plan_survey(sync)
+        elif is_late:
             self._enter(sync, "joining" if self.peer.trust.is_pin else "degraded", lacking or ("the trust document",))
             sync.retry(self._now_s, self.policy.sync_bound_s)
             self._trust.ask(self._now_s)
             if not self.peer.trust.is_pin:
                 self._prober.ask(sync.questions(self.peer))
-                self._survey(sync)
+                self._plan_survey(sync)
 
     def _enter(self, sync: ScopeSync, state: str, lacking: tuple[str, ...]) -> None:
         if (sync.state, sync.lacking) == (state, lacking) and sync.caught_up:
@@ -383,8 +388,15 @@ class Replicator:
             self._writing.resume(sync.scope)
         self._release_pushes(sync)
 
-    def _survey(self, sync: ScopeSync) -> None:
+    def _plan_survey(self, sync: ScopeSync) -> None:
         if not sync.surveyed:
+            self._surveys.add(sync.scope)
+
+    def _survey_due(self) -> None:
+        """Compare complete scopes with the broker. Behind readiness: a keeper asks for ten thousand topics."""
+        due, self._surveys = self._surveys, set()
+        for scope in sorted(due):
+            sync = self._syncs[scope]
             sync.surveyed = True
             self._prober.ask(sync.survey(self.peer, everything=self.is_keeper or sync.audited))
             sync.audited = False
