@@ -27,6 +27,7 @@ from tars_settings.gossip.effects import (
     Conflict,
     Equivocation,
     ForeignHead,
+    Merged,
     Notice,
     Rejected,
     RepairFight,
@@ -71,6 +72,8 @@ class AuditTrail:
 
     def _row(self, notice: Notice) -> AuditRow | None:
         match notice:
+            case Merged():
+                return None  # most of them, and nothing to remember
             case Rejected(topic, reason, kid):
                 return self._count(REJECTED, reason, place=ascii(topic)[1:-1][:200], kid=kid[:32], reason=reason)
             case RepairFight(topic, other):
