@@ -479,8 +479,10 @@ class Agent:
             match effect:
                 case Persist(put, drop, durable):
                     self._note_rows(put, drop)
-                    if durable and not self._store():
-                        withheld = any(isinstance(row, OutboxRow) for row in put) or withheld
+                    if durable:
+                        self._audit.note_trust(effects)
+                        is_stored = self._store()
+                        withheld = withheld or (not is_stored and any(isinstance(row, OutboxRow) for row in put))
                 case Publish() | Subscribe() | Unsubscribe():
                     if not (withheld and isinstance(effect, Publish)):
                         self._send(effect)
