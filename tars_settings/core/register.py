@@ -188,6 +188,11 @@ class Registers:
         held = self._scopes.get(scope)
         return None if held is None else held.winners.get(key)
 
+    def keys(self, scope: str) -> tuple[str, ...]:
+        """Return the keys of a scope that have a winner, a tombstone too."""
+        held = self._scopes.get(scope)
+        return () if held is None else tuple(held.winners)
+
     def winners(self, scope: str) -> dict[str, Register]:
         """Return the winners of a scope by key, tombstones too; a copy."""
         held = self._scopes.get(scope)

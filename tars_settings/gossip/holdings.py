@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from tars_settings.core.delta import Delta, parse_delta
 from tars_settings.core.floor import Floor
@@ -51,7 +52,7 @@ class Holdings:
         self._held = HeldStore()
         self._bad = KnownBad()
         self._unfollowed: OrderedDict[bytes, Held] = OrderedDict()
-        self._unproven: OrderedDict[bytes, Delta] = OrderedDict()
+        self._unproven: dict[bytes, Delta] = {}
         self._stored: set[bytes] = set()
         self._disturbed: set[str] = set()
 
@@ -101,15 +102,22 @@ class Holdings:
 
     def topics_of(self, scope: str) -> tuple[str, ...]:
         """Return every topic of a scope on which the broker should retain something that is held here."""
-        wanted: list[Topic] = [KeyTopic(scope, key) for key in self.registers.winners(scope)]
+        return tuple(self.topics.format(topic) for topic in self.held_topics(scope))
+
+    def held_topics(self, scope: str) -> Iterator[Topic]:
+        """Yield the topics of which there is something to retain: of keys that are held now, of heads as they are then.
+
+        One by one: there may be ten thousand.
+        """
+        for key in self.registers.keys(scope):
+            yield KeyTopic(scope, key)
         for kid, head in self.heads.within(scope):
             if head.index is not None:
-                wanted.append(IndexTopic(scope, kid))
-                wanted += [SegmentTopic(scope, kid, n) for n in head.segments]
+                yield IndexTopic(scope, kid)
+                yield from [SegmentTopic(scope, kid, n) for n in head.segments]
         if self.floors.greatest(scope) is not None:
-            wanted.append(FloorTopic(scope))
-            wanted += [FloorSegmentTopic(scope, name) for name in self.floors.parts(scope)]
-        return tuple(self.topics.format(topic) for topic in wanted)
+            yield FloorTopic(scope)
+            yield from [FloorSegmentTopic(scope, name) for name in self.floors.parts(scope)]
 
     def head(self, scope: str, kid: str) -> Head:
         """Return a writer's head in a scope, empty where nothing is held."""
@@ -186,10 +194,11 @@ class Holdings:
 
     def prove_some(self, count: int) -> None:
         """Check the own signatures of up to *count* deltas, and have them stored."""
-        for _ in range(min(count, len(self._unproven))):
-            self.prove(next(iter(self._unproven.values())))
+        # At once: to find the first of a dict takes as long as all that was taken out before it.
+        for delta in tuple(itertools.islice(self._unproven.values(), count)):
+            self.prove(delta)
         if not self._unproven:
-            self._unproven = OrderedDict()  # an emptied one stays as large as it was
+            self._unproven = {}  # an emptied one stays as large as it was
 
     def prove(self, delta: Delta) -> bool:
         """Check a delta's own signature: have it stored, or void it and name its writer."""

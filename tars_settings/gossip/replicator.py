@@ -119,7 +119,6 @@ class Replicator:
         )
         self._trust = TrustQuestions(self.peer, self._prober, random)
         self._syncs: dict[str, ScopeSync] = {}
-        self._surveys: set[str] = set()
         self._waiting = WaitingPushes()
         self._session: SessionUp | None = None
         self._live_refs: dict[int, tuple[str, ...]] = {}
@@ -158,7 +157,6 @@ class Replicator:
             case Offered(payloads):
                 self._on_offered(payloads)
             case Wake():
-                self._survey_due()
                 self._prove_slice()
         if self.peer.is_disturbed:
             self._on_disturbed()
@@ -169,7 +167,7 @@ class Replicator:
 
     def next_wake_s(self) -> float:
         """Return when a Wake is due, infinity where nothing waits for time."""
-        if self._may_prove or self._surveys:
+        if self._may_prove:
             return self._now_s
         if self._session is None:
             return self._waiting.next_wake_s()
@@ -211,7 +209,7 @@ class Replicator:
     @property
     def is_asking(self) -> bool:
         """Whether the broker is being asked what it holds: after catching up, whether topics hold what heads do not."""
-        return not self._prober.idle or bool(self._surveys)
+        return not self._prober.idle
 
     @property
     def scopes(self) -> tuple[str, ...]:
@@ -236,7 +234,7 @@ class Replicator:
     @property
     def quiet(self) -> bool:
         """Whether no question is open and no repair waits: for tests and simulations."""
-        return not self.is_asking and self._repairer.next_wake_s() == math.inf
+        return self._prober.idle and self._repairer.next_wake_s() == math.inf
 
     def _emit(self, effect: Effect) -> None:
         self._effects.append(effect)
@@ -289,7 +287,6 @@ class Replicator:
 
     def _reset_session(self) -> None:
         self._live = False
-        self._surveys.clear()
         self._live_refs.clear()
         self._live_due_s = math.inf
         self._prober.reset()
@@ -369,14 +366,14 @@ class Replicator:
         lacking = tuple(itertools.islice(sync.lacks(self.peer), None if is_late else 1))
         if not lacking and self._trust.answered:
             self._enter(sync, "ready", ())
-            self._plan_survey(sync)
+            self._survey(sync)
         elif is_late:
             self._enter(sync, "joining" if self.peer.trust.is_pin else "degraded", lacking or ("the trust document",))
             sync.retry(self._now_s, self.policy.sync_bound_s)
             self._trust.ask(self._now_s)
             if not self.peer.trust.is_pin:
                 self._prober.ask(sync.questions(self.peer))
-                self._plan_survey(sync)
+                self._survey(sync)
 
     def _enter(self, sync: ScopeSync, state: str, lacking: tuple[str, ...]) -> None:
         if (sync.state, sync.lacking) == (state, lacking) and sync.caught_up:
@@ -388,17 +385,10 @@ class Replicator:
             self._writing.resume(sync.scope)
         self._release_pushes(sync)
 
-    def _plan_survey(self, sync: ScopeSync) -> None:
+    def _survey(self, sync: ScopeSync) -> None:
         if not sync.surveyed:
-            self._surveys.add(sync.scope)
-
-    def _survey_due(self) -> None:
-        """Compare complete scopes with the broker. Behind readiness: a keeper asks for ten thousand topics."""
-        due, self._surveys = self._surveys, set()
-        for scope in sorted(due):
-            sync = self._syncs[scope]
             sync.surveyed = True
-            self._prober.ask(sync.survey(self.peer, everything=self.is_keeper or sync.audited))
+            self._prober.ask_later(sync.survey(self.peer, everything=self.is_keeper or sync.audited))
             sync.audited = False
 
     def _check_gap(self, merged: Merged) -> None:
@@ -475,7 +465,7 @@ class Replicator:
         scope = getattr(topic, "scope", None)
         sync = self._syncs.get(scope) if scope is not None else None
         if sync is not None:
-            sync.answered[answer.topic] = answer.known
+            sync.note_answer(self.peer, topic, answer.topic, known=answer.known)
         self._read_back(topic, answer)
         self._mender.settle(topic, answer, standing, self._now_s)
         if sync is not None and isinstance(topic, SegmentTopic) and answer.known:

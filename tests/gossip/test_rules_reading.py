@@ -387,8 +387,6 @@ def survey(keeper: bool) -> set[str]:
     asked: set[str] = set()
     waiting = list(one.handle(Subscribed(live.ref), 1.0))
     for _ in range(200):
-        if one.next_wake_s() <= 1.0:
-            waiting += one.handle(Wake(), 1.0)
         if not waiting:
             break
         effect = waiting.pop(0)
