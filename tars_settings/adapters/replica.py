@@ -8,6 +8,7 @@ one.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import sqlite3
@@ -402,7 +403,7 @@ def _rows(connection: sqlite3.Connection, scopes: list[str] | None) -> Iterator[
             types = table.types()
             for values in _select(connection, table, scopes):
                 if tuple(map(type, values)) == types:
-                    yield kind(**dict(zip(table.columns, values, strict=True)))
+                    yield kind(*values)
                 else:
                     malformed += 1
     if malformed:
@@ -420,9 +421,8 @@ def _reading(connection: sqlite3.Connection) -> Iterator[None]:
             connection.execute("ROLLBACK")
 
 
-def _select(connection: sqlite3.Connection, table: Table, scopes: list[str] | None) -> Iterator[tuple[Any, ...]]:
+def _select(connection: sqlite3.Connection, table: Table, scopes: list[str] | None) -> Iterable[tuple[Any, ...]]:
     if scopes is None or "scope" not in table.columns:
-        yield from connection.execute(table.select() + table.order)
-        return
-    for scope in scopes:
-        yield from connection.execute(f"{table.select()} WHERE scope = ?", (scope,))
+        return connection.execute(table.select() + table.order)
+    statement = f"{table.select()} WHERE scope = ?"
+    return itertools.chain.from_iterable(connection.execute(statement, (scope,)) for scope in scopes)
