@@ -93,8 +93,7 @@ class Registers:
         stamp = delta.stamp
         if stamp.digest in held.digests:
             return Outcome.DUPLICATE
-        if (stamp.gen, stamp.epoch) > held.highest:
-            held.highest = (stamp.gen, stamp.epoch)
+        held.highest = max(held.highest, (stamp.gen, stamp.epoch))
         held.digests[stamp.digest] = delta
         pushed_out: list[Delta] = []
         won = [self._merge(held, item, delta, pushed_out) for item in delta.assign]
