@@ -471,7 +471,7 @@ class Replicator:
         if sync is not None and isinstance(topic, SegmentTopic) and answer.known:
             sync.ask_index_again(self.peer, topic)
         for one in [sync] if sync is not None else list(self._syncs.values()):
-            if one.rests_on(topic):
+            if one.rests_on(self.peer, topic):
                 self._advance(one)
 
     def _read_back(self, topic: Topic, answer: Answer) -> None:
