@@ -64,7 +64,7 @@ def read_delta(
     writer = document.writer(envelope.kid)
     if writer is not None:
         verified(envelope, "delta", document.fleet, writer.public)
-    return delta, judge(delta, document, floors(delta.body.scope))
+    return delta, judge(delta, document, floors(delta.scope))
 
 
 def prove(delta: Delta, document: TrustDocument) -> None:
