@@ -45,6 +45,7 @@ SCHEMA_VERSION: Final = 1
 _PLAUSIBLE_VERSION: Final = 1000
 _BUSY_S: Final = 2.0
 _FULL, _NORMAL, _OFF = 2, 1, 0
+_CACHE_KIB: Final = 256
 _REQUIRED: Final = frozenset(table.name for table in TABLES.values() if not table.added)
 
 T = TypeVar("T")
@@ -346,6 +347,10 @@ def _tune(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA mmap_size = 0")
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.execute("PRAGMA cell_size_check = ON")
+    # The pages of 2 MB, which is the default, are read once, and each worker of a host would keep them. What one
+    # transaction changes stays in memory nonetheless: a spilled page would be one more wait for the disk.
+    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    connection.execute("PRAGMA cache_spill = OFF")
     _set_synchronous(connection, _FULL)
 
 
