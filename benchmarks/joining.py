@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
+from unittest.mock import patch
 
 from nacl.bindings import crypto_sign_open
 from paho.mqtt.client import Client
@@ -21,12 +22,24 @@ from benchmarks.harness import Answer, Curve, Goal, Samples, check, directory, m
 from benchmarks.peers import Server, servers
 from benchmarks.stage import SERVICE, TOPICS, Stage, model, mosquitto
 from tars_settings.agent.assemble import assemble
+from tars_settings.agent.loop import Agent
 from tars_settings.core.delta import parse_delta
 from tars_settings.core.head import parse_segment
+from tars_settings.core.names import scopes_of
+from tars_settings.core.session import (
+    Acknowledged,
+    Publish,
+    Received,
+    SessionCommand,
+    SessionUp,
+    Subscribe,
+    Subscribed,
+)
 from tars_settings.core.topics import IndexTopic, SegmentTopic
 from tars_settings.core.wire import decode_single, pae
-from tars_settings.gossip.effects import Follow, Notice, ScopeSynced
+from tars_settings.gossip.effects import Event, Follow, Notice, ScopeSynced
 from tars_settings.sources.environment import Environment
+from tars_settings.trust import sodium
 
 SIZES = (50, 1_000, 10_000)
 COLD, WARM = "ours, cold: the agent to ready", "ours, rejoin with a current replica"
@@ -67,7 +80,9 @@ def _measure_size(answer: Answer, keys: int, rounds: int, curve: dict[str, list[
         if keys <= 1000:
             cases[WHOLE] = lambda: _joins(stage, f"whole-{next(turns)}", keys)
         samples = take_turns(cases, rounds)
+        rejoin = _rejoin_goals(stage)
     _tell(answer, keys, samples, missing, curve)
+    answer.goals += rejoin
 
 
 def _tell(
@@ -101,6 +116,13 @@ WHY = (
     " the index and an empty schema waited for the disk too, the collector looked at every delta, and each delta's"
     " digest was computed twice."
 )
+REJOIN = "rejoin with a current replica"
+TRIPS_NOTE = (
+    "Answers of the broker that had to come one after the other, after the one to CONNECT. One is that the live"
+    " subscription stands, so that nothing is missed from there on; one brings the trust document and the indexes. That"
+    " nobody ever wrote to a scope can only be proven by silence: the broker's answer to the question, and two markers"
+    " behind it."
+)
 TOPICWISE_NOTE = (
     "A check takes 60 us, strict decoding and merging 18: not checking is worth little more than four times, and ten"
     " were asked for. For few keys the disk decides, which the topic-wise reader does not wait for: it stores nothing."
@@ -112,9 +134,11 @@ PEERS_NOTE = (
 
 
 class _Ready:
-    """Notes when the scope is ready."""
+    """Notes when all scopes are ready."""
 
-    at_s = 0.0
+    def __init__(self, scopes: Iterable[str]) -> None:
+        self.at_s = 0.0
+        self._missing = set(scopes)
 
     def on_session(self, event: object) -> None:
         """Nothing."""
@@ -124,22 +148,32 @@ class _Ready:
 
     def on_burst(self, notices: Iterable[Notice]) -> None:
         """Look for the word."""
-        if any(isinstance(one, ScopeSynced) and one.state == "ready" for one in notices):
+        for one in notices:
+            if isinstance(one, ScopeSynced) and one.state == "ready":
+                self._missing.discard(one.scope)
+        if not self._missing and not self.at_s:
             self.at_s = time.perf_counter()
 
 
-def _agent_joins(stage: Stage, member: str) -> float:
+def _agent_joins(
+    stage: Stage,
+    member: str,
+    scopes: tuple[str, ...] = (SERVICE,),
+    watch: Callable[[Agent], object] = lambda _: None,
+) -> float:
     """Join with the real agent, transport and replica, in this thread; return the time to ready in ms.
 
     What is put off behind readiness (each delta's own signature, the replica) is done before this returns.
     """
     environment = Environment.read(**stage.fleet.given(member))
-    ready = _Ready()
+    ready = _Ready(scopes)
     began_s = time.perf_counter()
     agent = assemble(environment, name="bench")
     agent.add_listener(ready)
+    watch(agent)
     agent.load()
-    agent.feed(Follow(SERVICE, ()))
+    for scope in scopes:
+        agent.feed(Follow(scope, ()))
     while not ready.at_s:
         agent._turn()
         check(time.perf_counter() - began_s < 120, "not ready within two minutes")
@@ -148,6 +182,77 @@ def _agent_joins(stage: Stage, member: str) -> float:
         agent._turn()
     agent._end()
     return (ready.at_s - began_s) * 1e3
+
+
+class _Chain:
+    """Counts round trips: how many answers of the broker had to come one after the other, since CONNECT was answered.
+
+    What is sent because of an event is one round trip later than the event, and what the broker says to it (a SUBACK,
+    a retained message, a marker that comes back) is as late as what was sent. Whatever is sent at once is one.
+    """
+
+    def __init__(self, agent: Agent, scopes: Iterable[str]) -> None:
+        self.at_ready = -1
+        self._agent = agent
+        self._scopes = tuple(scopes)
+        self._now = 0
+        self._sent: dict[int | str | bytes, int] = {}
+        self._feed, agent.feed = agent.feed, self.feed  # type: ignore[method-assign]
+        transport: Any = agent._transport
+        self._carry_out, transport.carry_out = transport.carry_out, self.carry_out
+
+    def feed(self, event: Event) -> None:
+        """Note how late an event is, and whether it completed what it had to."""
+        self._now = self._lateness(event)
+        self._feed(event)
+        if self.at_ready < 0 and all(self._agent.replicator.state_of(scope) == "ready" for scope in self._scopes):
+            self.at_ready = self._now
+
+    def _lateness(self, event: Event) -> int:
+        match event:
+            case Subscribed(ref) | Acknowledged(ref):
+                return self._sent.get(ref, self._now)
+            case Received(topic, payload):
+                return self._sent.get(payload, self._sent.get(topic, self._now))
+            case SessionUp():
+                return 0
+        return self._now
+
+    def carry_out(self, command: SessionCommand) -> None:
+        """Note how late a command is."""
+        match command:
+            case Subscribe(ref, filters):
+                self._sent |= dict.fromkeys((ref, *filters), self._now + 1)
+            case Publish(ref, _, payload):
+                self._sent |= {ref: self._now + 1, payload: self._now + 1}
+        self._carry_out(command)
+
+
+def _rejoin_goals(stage: Stage) -> list[Goal]:
+    """Rejoin, and count what the broker had to answer in a row, and the indexes whose signature was checked."""
+    trips, checks = _rejoin(stage, (SERVICE,))
+    of_all, _ = _rejoin(stage, scopes_of(SERVICE, "w"))
+    keys = f"{stage.keys:,} keys"
+    return [
+        Goal(REJOIN, f"{keys}, a scope that was written to: round trips", trips, 2.0, unit="", note=TRIPS_NOTE),
+        Goal(REJOIN, f"{keys}, the three scopes of a worker: round trips", of_all, 2.0, unit="", note=TRIPS_NOTE),
+        Goal(REJOIN, f"{keys}: signatures of indexes checked in a scope", checks, 1.0, unit=""),
+    ]
+
+
+def _rejoin(stage: Stage, scopes: tuple[str, ...]) -> tuple[float, float]:
+    chains: list[_Chain] = []
+    checked: list[bytes] = []
+    verify = sodium.verify
+
+    def counting(encoding: bytes, signature: bytes, public: bytes) -> None:
+        if encoding.startswith(pae("head", stage.fleet.id, "", b"")[:14]):
+            checked.append(encoding)
+        verify(encoding, signature, public)
+
+    with patch.object(sodium, "verify", counting):
+        _agent_joins(stage, "warm", scopes, lambda agent: chains.append(_Chain(agent, scopes)))
+    return float(chains[0].at_ready), float(len(checked))
 
 
 def _joins(stage: Stage, member: str, keys: int) -> float:

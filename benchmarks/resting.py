@@ -53,6 +53,7 @@ with tars_settings.join(cls) as live:
     peer = live._agent.replicator.peer
     while peer.unproven or not live._agent.replicator.quiet:
         time.sleep(0.05)
+    time.sleep(0.5)  # until the last rows are stored, and the last known good values
     for line in sys.stdin:
         keys = sum(len(peer.registers.winners(scope)) for scope in peer.registers.scopes())
         tell(ready=ready, value=live.current.k00007, keys=keys, counters=dict(live.status.counters), lkg=lkg["writes"])

@@ -8,6 +8,7 @@ one.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import sqlite3
@@ -44,6 +45,7 @@ SCHEMA_VERSION: Final = 1
 _PLAUSIBLE_VERSION: Final = 1000
 _BUSY_S: Final = 2.0
 _FULL, _NORMAL, _OFF = 2, 1, 0
+_CACHE_KIB: Final = 256
 _REQUIRED: Final = frozenset(table.name for table in TABLES.values() if not table.added)
 
 T = TypeVar("T")
@@ -359,6 +361,10 @@ def _tune(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA mmap_size = 0")
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.execute("PRAGMA cell_size_check = ON")
+    # The pages of 2 MB, which is the default, are read once, and each worker of a host would keep them. What one
+    # transaction changes stays in memory nonetheless: a spilled page would be one more wait for the disk.
+    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    connection.execute("PRAGMA cache_spill = OFF")
     _set_synchronous(connection, _FULL)
 
 
@@ -416,7 +422,7 @@ def _rows(connection: sqlite3.Connection, scopes: list[str] | None) -> Iterator[
             types = table.types()
             for values in _select(connection, table, scopes):
                 if tuple(map(type, values)) == types:
-                    yield kind(**dict(zip(table.columns, values, strict=True)))
+                    yield kind(*values)
                 else:
                     malformed += 1
     if malformed:
@@ -434,9 +440,8 @@ def _reading(connection: sqlite3.Connection) -> Iterator[None]:
             connection.execute("ROLLBACK")
 
 
-def _select(connection: sqlite3.Connection, table: Table, scopes: list[str] | None) -> Iterator[tuple[Any, ...]]:
+def _select(connection: sqlite3.Connection, table: Table, scopes: list[str] | None) -> Iterable[tuple[Any, ...]]:
     if scopes is None or "scope" not in table.columns:
-        yield from connection.execute(table.select() + table.order)
-        return
-    for scope in scopes:
-        yield from connection.execute(f"{table.select()} WHERE scope = ?", (scope,))
+        return connection.execute(table.select() + table.order)
+    statement = f"{table.select()} WHERE scope = ?"
+    return itertools.chain.from_iterable(connection.execute(statement, (scope,)) for scope in scopes)

@@ -265,9 +265,7 @@ class Follower(Generic[T]):
                 self._trials.arrived(one.delta)
         if "applied" in [one.fate for one in merged] or any(isinstance(one, TrustChanged) for one in others):
             self.refresh()
-        for one in merged:
-            if one.fate != "duplicate":
-                self._acknowledge(one.delta)
+        self._acknowledge([one.delta for one in merged if one.fate != "duplicate"])
         for notice in others:
             if isinstance(notice, ScopeSynced) and notice.scope in self.scopes:
                 self._lacking[notice.scope] = notice.lacking
@@ -355,23 +353,25 @@ class Follower(Generic[T]):
 
     def _tell_ended(self, ended: Sequence[Delta]) -> None:
         for delta in ended:
-            ack = delta.body.ack
-            if isinstance(ack, Ack) and is_asked(delta.stamp.digest, self.service, self.instance, ack.of):
-                self.report_within(ack.within_s * self._agent.clock.random())
+            if delta.ack is not None:
+                self._report_if_asked(delta, delta.ack)
 
     # --- acknowledging -----------------------------------------------------------------------------------------------
 
-    def _acknowledge(self, delta: Delta) -> None:
-        refused = any(one.delta is delta for one in self.built.refused)
-        digest = delta.stamp.digest.hex()
-        self._acked[digest] = "refused" if refused else "applied"
+    def _acknowledge(self, deltas: Sequence[Delta]) -> None:
+        refused = {one.delta.stamp.digest for one in self.built.refused}
+        for delta in deltas[-MAX_ACKED:]:
+            self._acked[delta.stamp.digest.hex()] = "refused" if delta.stamp.digest in refused else "applied"
         while len(self._acked) > MAX_ACKED:
             self._acked.popitem(last=False)
-        if refused:
-            self.report_within(max(0.0, self._reported_s + REFUSAL_S - self._agent.clock.now_s()))
-            return
-        ack = delta.body.ack
-        if isinstance(ack, Ack) and is_asked(delta.stamp.digest, self.service, self.instance, ack.of):
+        for delta in deltas:
+            if delta.stamp.digest in refused:
+                self.report_within(max(0.0, self._reported_s + REFUSAL_S - self._agent.clock.now_s()))
+            elif delta.ack is not None:
+                self._report_if_asked(delta, delta.ack)
+
+    def _report_if_asked(self, delta: Delta, ack: Ack) -> None:
+        if is_asked(delta.stamp.digest, self.service, self.instance, ack.of):
             self.report_within(ack.within_s * self._agent.clock.random())
 
     # --- presence ----------------------------------------------------------------------------------------------------

@@ -292,10 +292,12 @@ class Agent:
         self._serve_transport(mask)
         self._run_jobs()
         self._run_timers()
+        # Before what was put off, too: whoever waits for readiness waits for no signature that is checked behind it.
+        self._finish_burst()
         if self.replicator.next_wake_s() <= self.clock.now_s():
             self.feed(Wake())
             self._leave_if_deaf()
-        self._finish_burst()
+            self._finish_burst()
         if transport is not None and transport.wants_write():
             self._take(transport.write())
 
@@ -484,8 +486,10 @@ class Agent:
             match effect:
                 case Persist(put, drop, durable):
                     self._unwritten.note(put, drop)
-                    if durable and not self._store():
-                        withheld = any(isinstance(row, OutboxRow) for row in put) or withheld
+                    if durable:
+                        self._audit.note_trust(effects)
+                        is_stored = self._store()
+                        withheld = withheld or (not is_stored and any(isinstance(row, OutboxRow) for row in put))
                 case Merged():
                     self._notices.append(effect)
                 case Publish() | Subscribe() | Unsubscribe():

@@ -51,4 +51,4 @@ def _fitting(deltas: Sequence[Delta]) -> list[Delta]:
 def _is_asked(delta: Delta, asked: HistoryQuestion) -> bool:
     if delta.stamp.epoch <= asked.since:
         return False
-    return not asked.key or any(overlap(item.key, asked.key) for item in delta.body.assign)
+    return not asked.key or any(overlap(item.key, asked.key) for item in delta.assign)

@@ -91,6 +91,6 @@ class Trials:
     def _report(self, delta: Delta, now_s: float) -> TrialReport:
         # Never 0 while it runs: 0 is the word for over.
         left_s = max(1, round(self._runs.left_s(delta, now_s))) if self.is_running(delta) else 0
-        keys = tuple(item.key for item in delta.body.assign[:MAX_REPORTED])
+        keys = tuple(item.key for item in delta.assign[:MAX_REPORTED])
         canary = "" if delta.trial is None else delta.trial.canary
         return TrialReport(delta.scope, delta.stamp.epoch, delta.stamp.digest.hex(), keys, left_s, canary)

@@ -143,7 +143,7 @@ def _lost(
     winners: dict[tuple[str, str], Delta] = {}
     others: dict[tuple[str, str], Delta] = dict(good)
     for delta in deltas:
-        for item in delta.body.assign:
+        for item in delta.assign:
             place = (delta.scope, item.key)
             _keep_greatest(winners, place, delta)
             if not falls(delta):

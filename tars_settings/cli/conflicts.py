@@ -94,7 +94,7 @@ def clashes(found: Known) -> Iterator[Clash]:
     """Yield the conflicts among what is remembered of a scope."""
     rivals: dict[tuple[str, str], list[Entry]] = {}
     for entry in found.past.entries:
-        for item in entry.delta.body.assign if not entry.reason else ():
+        for item in entry.delta.assign if not entry.reason else ():
             over = item.over if isinstance(item.over, str) else ""
             rivals.setdefault((item.key, over), []).append(entry)
     for (key, _), entries in rivals.items():

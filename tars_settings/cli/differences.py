@@ -77,7 +77,7 @@ def _with(reading: Reading, change: Change) -> Reading:
     assign += [Assignment(key, unset=True) for key in change.unset]
     scope = str(change.scope)
     body = DeltaBody(scope, reading.trust.gen, MAX_EPOCH, 1, tuple(assign))
-    delta = Delta(Stamp(body.gen, body.epoch, "f" * 32, b"\xff" * 32), body, b"")
+    delta = Delta.of(Stamp(body.gen, body.epoch, "f" * 32, b"\xff" * 32), body, b"")
     winners = {**reading.scopes[scope], **{item.key: Register(item.key, item, delta) for item in assign}}
     return Reading(reading.trust, {**reading.scopes, scope: winners}, reading.source, reading.states, reading.schemas)
 

@@ -67,7 +67,7 @@ def history(
 
 
 def _concerns(entry: Entry, key: str | None) -> bool:
-    return key is None or any(overlap(item.key, key) for item in entry.delta.body.assign)
+    return key is None or any(overlap(item.key, key) for item in entry.delta.assign)
 
 
 def _show(common: Common, found: Known, entries: list[Entry], limit: int, values: Values) -> int:
@@ -91,7 +91,7 @@ def _show(common: Common, found: Known, entries: list[Entry], limit: int, values
 
 
 def _assignments(entry: Entry, values: Values) -> list[tuple[Register, Any]]:
-    registers = [Register(item.key, item, entry.delta) for item in entry.delta.body.assign]
+    registers = [Register(item.key, item, entry.delta) for item in entry.delta.assign]
     return [(one, None if one.assignment.unset else values.shown(one)) for one in registers]
 
 

@@ -107,7 +107,7 @@ def changes_since(writer: Writer, scope: str, epoch: int) -> str:
 
 def _since(writer: Writer, delta: Delta, keys: Sequence[str]) -> str:
     name = writer.trust.name_of(delta.stamp.kid)
-    unset = {item.key for item in delta.body.assign if item.unset}
+    unset = {item.key for item in delta.assign if item.unset}
     told = ", ".join(f"{key} (unset)" if key in unset else key for key in sorted(keys))
     by = f"{delta.body.by} ({name})" if delta.body.by else name
     reason = f": {delta.body.reason}" if delta.body.reason else ""

@@ -95,7 +95,7 @@ def profile_of(name: str, winners: Mapping[str, Register], environment: Environm
 def wish(scope: str, item: Assignment) -> Register:
     """Return an assignment that nobody signed yet as a register, to be shown and compared."""
     body = DeltaBody(scope, 0, 1, 1, (item,))
-    return Register(item.key, item, Delta(Stamp(0, 1, "0" * 32, bytes(32)), body, b""))
+    return Register(item.key, item, Delta.of(Stamp(0, 1, "0" * 32, bytes(32)), body, b""))
 
 
 def says(register: Register | None, wanted: Register, environment: Environment) -> bool:

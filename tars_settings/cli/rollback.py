@@ -113,7 +113,7 @@ def _to_epoch(found: Known, epoch: int) -> _Aim:
 def _without(found: Known, name: str) -> _Aim:
     entry = _the_push(found, name)
     moment = found.past.before(entry.delta)
-    keys = [item.key for item in entry.delta.body.assign]
+    keys = [item.key for item in entry.delta.assign]
     missing = tuple(one for one in moment.missing if any(overlap(one.key, key) for key in keys))
     epoch = entry.delta.stamp.epoch
     _refuse_gaps(found, missing, f"what was set before epoch {epoch}")

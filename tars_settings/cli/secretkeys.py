@@ -286,7 +286,7 @@ def _users(writer: Writer, scopes: Iterable[str], key_id: str) -> Iterator[str]:
             if key_id in _ids_of(one):
                 yield f"{scope} {one.key}"
         for kid in document.writers_of(scope):
-            newest = {item.key: delta for delta in registers.live_of(scope, kid) for item in delta.body.assign}
+            newest = {item.key: delta for delta in registers.live_of(scope, kid) for item in delta.assign}
             held = sorted(key for key, delta in newest.items() if key_id in _ids_in(delta, key))
             yield from (f"{scope} {key} in the head of {document.name_of(kid)}" for key in held)
     for service in sorted(services - {None}, key=str):

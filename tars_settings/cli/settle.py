@@ -281,7 +281,7 @@ def promote_on(
     if not members:
         raise RefusedError("someone pushed something newer over all of the canary; push what you want")
     course.canary = members[0].trial.canary
-    whole = next((one for one in members if len(one.keys) == len(one.delta.body.assign)), None)
+    whole = next((one for one in members if len(one.keys) == len(one.delta.assign)), None)
     if whole is None:
         where = ", ".join(one.delta.scope for one in members)
         raise RefusedError(f"newer pushes hold a part of the canary on {where}: push what you want")

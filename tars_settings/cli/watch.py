@@ -169,7 +169,7 @@ class Watching:
             return
         newer = {
             one.key: Register(one.key, one, delta)
-            for one in delta.body.assign
+            for one in delta.assign
             if (before := held.get(one.key)) is None or before.delta.stamp < delta.stamp
         }
         yield from self._differing(delta.scope, {**held, **newer})

@@ -20,6 +20,7 @@ from tars_settings.core.wire import (
     Cosignature,
     Envelope,
     HexDigest,
+    body_of,
     check_value,
     decode_canonical,
     decode_single,
@@ -104,25 +105,38 @@ class DeltaBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
     def __post_init__(self) -> None:
         # On Python 3.10 there are other empty tuples than the default (wire.one_empty_tuple); here for each delta.
-        if not self.cosig:
-            msgspec.structs.force_setattr(self, "cosig", ())
-        if not self.ext:
-            msgspec.structs.force_setattr(self, "ext", _NO_EXT)
+        if not self.cosig and self.cosig is not _NO_COSIG:
+            msgspec.structs.force_setattr(self, "cosig", _NO_COSIG)
 
 
-# One for all: 64 bytes for each of ten thousand deltas that have none.
-_NO_EXT: Final[dict[str, Any]] = {}
+_NO_COSIG: Final[tuple[Cosignature, ...]] = ()
 
 
 class Delta(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A delta as received: its order, its content, and the exact bytes that carry it.
 
     Its form was checked; who signed it, and whether he may, was not (that is trust's verdict).
+
+    Registers, folds and verdicts ask for scope and assignments. The rest of a body is for people, and is decoded from
+    the bytes when somebody asks, or *held* where a change asks for it: it would be 170 bytes of each of 10,000 keys.
     """
 
     stamp: Stamp
-    body: DeltaBody
+    scope: str
+    assign: tuple[Assignment, ...]
     source: bytes | msgspec.Raw
+    held_body: DeltaBody | None = None
+
+    @classmethod
+    def of(cls, stamp: Stamp, body: DeltaBody, source: bytes | msgspec.Raw) -> "Delta":
+        """Return the delta with this body, which *source* carries; one that nobody signed has no bytes."""
+        is_plain = source and body.ack is msgspec.UNSET and body.trial is msgspec.UNSET
+        return cls(stamp, _shared(body.scope), body.assign, source, None if is_plain else body)
+
+    @property
+    def body(self) -> DeltaBody:
+        """All that was signed, decoded anew unless it is held: not for what is done for each delta."""
+        return self.held_body or _body_decoder.decode(body_of(self.raw))
 
     @property
     def raw(self) -> bytes:
@@ -133,31 +147,31 @@ class Delta(msgspec.Struct, frozen=True, eq=False, gc=False):
         """Hold the bytes as a part of the segment that carries them too: equal ones, once instead of twice."""
         msgspec.structs.force_setattr(self, "source", part)
 
-    @property
-    def scope(self) -> str:
-        """The scope that it addresses."""
-        return self.body.scope
-
     def assignment(self, key: str) -> Assignment | None:
         """Return what it says of *key*, or None."""
-        for item in self.body.assign:
+        for item in self.assign:
             if item.key == key:
                 return item
         return None
 
     @property
+    def ack(self) -> Ack | None:
+        """Which workers report at once, None where nobody was asked."""
+        return self.held_body.ack if self.held_body is not None and isinstance(self.held_body.ack, Ack) else None
+
+    @property
     def trial(self) -> Trial | None:
         """For how long its assignments are, None where they are for good."""
-        return self.body.trial if isinstance(self.body.trial, Trial) else None
+        return self.held_body.trial if self.held_body is not None and isinstance(self.held_body.trial, Trial) else None
 
     def kept(self, key: str) -> Assignment | None:
         """Return what it says of *key* for good: what ends its trial where it has one; None where it says nothing."""
-        items = self.body.assign if self.trial is None else self.trial.undo
+        items = self.assign if self.trial is None else self.trial.undo
         return next((item for item in items if item.key == key), None)
 
     def said(self) -> tuple[Assignment, ...]:
         """Return all that it may make a worker use: its assignments, and those that end its trial."""
-        return self.body.assign if self.trial is None else (*self.body.assign, *self.trial.undo)
+        return self.assign if self.trial is None else (*self.assign, *self.trial.undo)
 
 
 _body_decoder: Final = msgspec.json.Decoder(DeltaBody)
@@ -186,18 +200,12 @@ def delta_of(envelope: Envelope, payload: bytes, fleet: str, *, claimed: bytes =
     raw_body = bytes(envelope.body)
     body = read_delta_body(raw_body)
     digest = claimed or digest_of(pae("delta", fleet, envelope.kid, raw_body))
-    _share_texts(body)
-    return Delta(Stamp(body.gen, body.epoch, _shared(envelope.kid), digest), body, payload)
-
-
-def _share_texts(body: DeltaBody) -> None:
-    """Hold texts that deltas have in common once: writer, scope and reason were a quarter of what a key took."""
-    for name in ("scope", "at", "by", "reason"):
-        msgspec.structs.force_setattr(body, name, _shared(getattr(body, name)))
+    return Delta.of(Stamp(body.gen, body.epoch, _shared(envelope.kid), digest), body, payload)
 
 
 @functools.lru_cache(maxsize=4096)
 def _shared(text: str) -> str:
+    """Return the one string that deltas hold of a text that they have in common: writer and scope."""
     return text
 
 
@@ -208,7 +216,7 @@ def read_delta_body(raw_body: bytes) -> DeltaBody:
         MalformedError: it is none.
     """
     body = decode_canonical(_body_decoder, raw_body, what="delta")
-    _check_body(body)
+    check_body(body)
     return body
 
 
@@ -226,7 +234,12 @@ def with_cosig(raw_body: bytes, cosig: tuple[Cosignature, ...]) -> bytes:
     return raw_body[:-1] + _COSIG + listed + b"}" if cosig else raw_body
 
 
-def _check_body(body: DeltaBody) -> None:
+def check_body(body: DeltaBody) -> None:
+    """Refuse a body that decodes, and says what no delta may say.
+
+    Raises:
+        MalformedError: scope, assignments, cosignatures, trial or extension.
+    """
     if not is_scope(body.scope):
         raise MalformedError("malformed delta: illegal scope")
     check_assignments(body.assign, what="delta")
@@ -236,6 +249,10 @@ def _check_body(body: DeltaBody) -> None:
         _check_trial(body.trial, body.assign)
     if body.ext:
         check_value(body.ext)
+
+
+_ANY_OF_IT: Final = frozenset({str, bool, float, type(None), msgspec.UnsetType})
+"""Types of which every value is one that other languages' readers could hold."""
 
 
 def _check_trial(trial: Trial, assign: tuple[Assignment, ...]) -> None:
@@ -266,10 +283,11 @@ def check_assignments(assign: tuple[Assignment, ...], *, what: str) -> None:
 def _check_assignment(item: Assignment, what: str) -> None:
     if not is_key(item.key):
         raise MalformedError(f"malformed {what}: illegal key")
-    if (item.set is not msgspec.UNSET) + (item.secret is not msgspec.UNSET) + item.unset != 1:
+    value = item.set
+    if (value is not msgspec.UNSET) + (item.secret is not msgspec.UNSET) + item.unset != 1:
         raise MalformedError(f"malformed {what}: an assignment is one of set, secret and unset")
-    if item.set is not msgspec.UNSET:
-        check_value(item.set)
+    if type(value) not in _ANY_OF_IT:
+        check_value(value)
 
 
 def check_fanout(payload: bytes, keys: int) -> None:

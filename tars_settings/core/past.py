@@ -81,7 +81,7 @@ class Past:
         winners: dict[str, Register] = {}
         after: dict[str, Delta] = {}
         for delta in counted:
-            for item in delta.body.assign:
+            for item in delta.assign:
                 if was_there(delta.stamp):
                     winners[item.key] = Register(item.key, item, delta)
                 else:

@@ -46,15 +46,36 @@ class _Scope:
     __slots__ = ("candidates", "digests", "highest", "live", "trying", "winners")
 
     def __init__(self) -> None:
-        # By key, of all writers, in stamp order. A tuple: most keys have one, and there may be ten thousand.
-        self.candidates: dict[str, tuple[Delta, ...]] = {}
         self.winners: dict[str, Register] = {}
+        # By key, what is kept of all writers, in stamp order, where that is more than the winner. Most keys have one
+        # delta, and there may be ten thousand.
+        self.candidates: dict[str, tuple[Delta, ...]] = {}
         self.digests: dict[bytes, Delta] = {}
         self.highest = (0, 0)
-        # Per writer: for how many of its keys a delta is its greatest. Kept as it changes: a writer asks at each push.
+        # Per writer: for how many of its keys a delta is its greatest. A writer asks at each push, so that it is kept
+        # as it changes from the first time on; a worker never does.
         self.live: dict[str, dict[bytes, int]] = {}
         # The keys whose winner is on trial: most often none, and then no winner has to be looked at.
         self.trying: set[str] = set()
+
+    def kept(self, key: str) -> tuple[Delta, ...]:
+        """Return what is kept of a key, in stamp order."""
+        several = self.candidates.get(key)
+        if several is not None:
+            return several
+        winner = self.winners.get(key)
+        return () if winner is None else (winner.delta,)
+
+    def live_of(self, kid: str) -> dict[bytes, int]:
+        """Return for how many of its keys each delta of a writer is that writer's greatest."""
+        live = self.live.get(kid)
+        if live is None:
+            live = self.live[kid] = {}
+            for key in self.winners:
+                newest = next((one for one in reversed(self.kept(key)) if one.stamp.kid == kid), None)
+                if newest is not None:
+                    live[newest.stamp.digest] = live.get(newest.stamp.digest, 0) + 1
+        return live
 
 
 class Registers:
@@ -66,49 +87,55 @@ class Registers:
 
     def offer(self, delta: Delta) -> Outcome:
         """Merge a valid delta and return its fate. All of its assignments are merged, or, as a duplicate, none."""
-        held = self._scopes.get(delta.body.scope)
+        held = self._scopes.get(delta.scope)
         if held is None:
-            held = self._scopes[delta.body.scope] = _Scope()
-        if delta.stamp.digest in held.digests:
+            held = self._scopes[delta.scope] = _Scope()
+        stamp = delta.stamp
+        if stamp.digest in held.digests:
             return Outcome.DUPLICATE
-        held.highest = max(held.highest, (delta.stamp.gen, delta.stamp.epoch))
-        held.digests[delta.stamp.digest] = delta
+        held.highest = max(held.highest, (stamp.gen, stamp.epoch))
+        held.digests[stamp.digest] = delta
         pushed_out: list[Delta] = []
-        won = [self._merge(held, item, delta, pushed_out) for item in delta.body.assign]
+        won = [self._merge(held, item, delta, pushed_out) for item in delta.assign]
         for one in pushed_out:
             self._forget(held, one)
         return Outcome.APPLIED if any(won) else Outcome.SUPERSEDED
 
     def _merge(self, held: _Scope, item: Assignment, delta: Delta, pushed_out: list[Delta]) -> bool:
-        others = held.candidates.get(item.key, ())
-        mine = [one for one in others if one.stamp.kid == delta.stamp.kid] if others else []
-        if not mine or mine[-1].stamp < delta.stamp:
-            self._count_live(held, delta, mine[-1] if mine else None)
-        kept = [*others, delta]
-        if others and others[-1].stamp > delta.stamp:
-            kept.sort(key=_stamp_of)
-        if len(mine) >= KEPT:
-            oldest = mine[0] if mine[0].stamp < delta.stamp else delta
-            pushed_out.append(oldest)
-            kept.remove(oldest)
-        held.candidates[item.key] = tuple(kept)
         winner = held.winners.get(item.key)
+        if winner is not None or held.live:
+            self._keep(held, item.key, delta, pushed_out)
         if winner is not None and winner.delta.stamp >= delta.stamp:
             return False
         # The newest comes last: whoever sorts by stamp finds it sorted.
         held.winners.pop(item.key, None)
         held.winners[item.key] = Register(item.key, item, delta)
-        if delta.body.trial is not msgspec.UNSET:
+        if delta.trial is not None:
             held.trying.add(item.key)
         elif held.trying:
             held.trying.discard(item.key)
         return True
 
+    def _keep(self, held: _Scope, key: str, delta: Delta, pushed_out: list[Delta]) -> None:
+        """Keep a delta beside the others of its key, and only so many of each writer."""
+        others = held.kept(key)
+        mine = [one for one in others if one.stamp.kid == delta.stamp.kid]
+        if not mine or mine[-1].stamp < delta.stamp:
+            self._count_live(held, delta, mine[-1] if mine else None)
+        if not others:
+            return
+        kept = sorted((*others, delta), key=_stamp_of) if others[-1].stamp > delta.stamp else [*others, delta]
+        if len(mine) >= KEPT:
+            oldest = mine[0] if mine[0].stamp < delta.stamp else delta
+            pushed_out.append(oldest)
+            kept.remove(oldest)
+        held.candidates[key] = tuple(kept)
+
     @staticmethod
     def _count_live(held: _Scope, delta: Delta, before: Delta | None) -> None:
         live = held.live.get(delta.stamp.kid)
         if live is None:
-            live = held.live[delta.stamp.kid] = {}
+            return  # nobody asked
         live[delta.stamp.digest] = live.get(delta.stamp.digest, 0) + 1
         if before is not None:
             left = live[before.stamp.digest] = live[before.stamp.digest] - 1
@@ -116,8 +143,8 @@ class Registers:
                 del live[before.stamp.digest]
 
     def _forget(self, held: _Scope, delta: Delta) -> None:
-        for item in delta.body.assign:
-            if delta in held.candidates.get(item.key, ()):
+        for item in delta.assign:
+            if delta in held.kept(item.key):
                 return
         if held.digests.pop(delta.stamp.digest, None) is not None:
             self._forgotten.append(delta)
@@ -160,6 +187,11 @@ class Registers:
         held = self._scopes.get(scope)
         return None if held is None else held.winners.get(key)
 
+    def keys(self, scope: str) -> tuple[str, ...]:
+        """Return the keys of a scope that have a winner, a tombstone too."""
+        held = self._scopes.get(scope)
+        return () if held is None else tuple(held.winners)
+
     def winners(self, scope: str) -> dict[str, Register]:
         """Return the winners of a scope by key, tombstones too; a copy."""
         held = self._scopes.get(scope)
@@ -194,20 +226,25 @@ class Registers:
         held = self._scopes.get(scope)
         if held is None:
             return ()
-        live = [held.digests[digest] for digest in held.live.get(kid, ())]
+        live = [held.digests[digest] for digest in held.live_of(kid)]
         return tuple(sorted(live, key=lambda delta: delta.stamp))
 
     def live_digests(self, scope: str, kid: str) -> frozenset[bytes]:
         """Return the digests of one writer's live deltas."""
         held = self._scopes.get(scope)
-        return frozenset() if held is None else frozenset(held.live.get(kid, ()))
+        return frozenset() if held is None else frozenset(held.live_of(kid))
+
+    def has_rivals(self, scope: str) -> bool:
+        """Return whether more than one delta is kept of any key of a scope."""
+        held = self._scopes.get(scope)
+        return held is not None and bool(held.candidates)
 
     def rivals(self, delta: Delta, item: Assignment) -> tuple[Delta, ...]:
         """Return the other deltas that are kept of a key and name the same as what they replace there."""
         held = self._scopes.get(delta.scope)
         candidates = () if held is None else held.candidates.get(item.key, ())
         found: list[Delta] = []
-        for other in candidates if len(candidates) > 1 else ():
+        for other in candidates:
             claim = None if other is delta else other.assignment(item.key)
             if claim is not None and claim.over == item.over:
                 found.append(other)

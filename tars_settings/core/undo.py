@@ -68,7 +68,7 @@ def back_to(now: Mapping[str, Register], then: Moment) -> Plan:
 
 def without(delta: Delta, now: Mapping[str, Register], before: Moment) -> Plan:
     """Return how the effect of one delta is taken back, where nobody set its keys later."""
-    keys = [item.key for item in delta.body.assign]
+    keys = [item.key for item in delta.assign]
     left = [one for one in now.values() if one.delta.stamp > delta.stamp and _touches(one.key, keys)]
     later = [one.key for one in left]
 

@@ -62,7 +62,7 @@ def plan(registers: Registers, scope: str) -> Plan | None:
 
 
 def _keys(delta: Delta) -> tuple[str, ...]:
-    return tuple(item.key for item in delta.body.assign)
+    return tuple(item.key for item in delta.assign)
 
 
 class _Oldest:
@@ -75,7 +75,7 @@ class _Oldest:
             self.add(delta)
 
     def add(self, delta: Delta) -> None:
-        for item in delta.body.assign:
+        for item in delta.assign:
             _lower(self._at, item.key, delta.stamp)
             for above in _above(item.key):
                 _lower(self._below, above, delta.stamp)

@@ -7,7 +7,7 @@ one key signed both under one epoch.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from tars_settings.core.delta import Delta
@@ -25,10 +25,13 @@ class Conflicts:
     def __init__(self) -> None:
         self._seen: OrderedDict[tuple[str, str, bytes, bytes], Conflict] = OrderedDict()
 
-    def note(self, delta: Delta, registers: Registers) -> Iterator[Conflict]:
-        """Yield the conflicts of a delta that was just merged, where they were not seen before."""
-        for item in delta.body.assign:
-            for rival in registers.rivals(delta, item):  # seldom any
+    def note(self, delta: Delta, registers: Registers) -> Iterable[Conflict]:
+        """Return the conflicts of a delta that was just merged, where they were not seen before."""
+        return self._note(delta, registers) if registers.has_rivals(delta.scope) else ()
+
+    def _note(self, delta: Delta, registers: Registers) -> Iterator[Conflict]:
+        for item in delta.assign:
+            for rival in registers.rivals(delta, item):
                 winner, loser = sorted((delta, rival), key=lambda one: one.stamp, reverse=True)
                 name = (delta.scope, item.key, winner.stamp.digest, loser.stamp.digest)
                 if name not in self._seen:

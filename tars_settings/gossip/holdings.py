@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 from tars_settings.core.delta import Delta, parse_delta
 from tars_settings.core.floor import Floor
-from tars_settings.core.head import Index, LargeRef, parse_segment
+from tars_settings.core.head import Index, LargeRef, Segment, deltas_at_once, parse_segment
 from tars_settings.core.records import DeltaRow, FloorRow, HistoryRow, IndexRow
 from tars_settings.core.register import Outcome, Registers
 from tars_settings.core.topics import (
@@ -51,7 +52,7 @@ class Holdings:
         self._held = HeldStore()
         self._bad = KnownBad()
         self._unfollowed: OrderedDict[bytes, Held] = OrderedDict()
-        self._unproven: OrderedDict[bytes, Delta] = OrderedDict()
+        self._unproven: dict[bytes, Delta] = {}
         self._stored: set[bytes] = set()
         self._disturbed: set[str] = set()
 
@@ -101,15 +102,22 @@ class Holdings:
 
     def topics_of(self, scope: str) -> tuple[str, ...]:
         """Return every topic of a scope on which the broker should retain something that is held here."""
-        wanted: list[Topic] = [KeyTopic(scope, key) for key in self.registers.winners(scope)]
+        return tuple(self.topics.format(topic) for topic in self.held_topics(scope))
+
+    def held_topics(self, scope: str) -> Iterator[Topic]:
+        """Yield the topics of which there is something to retain: of keys that are held now, of heads as they are then.
+
+        One by one: there may be ten thousand.
+        """
+        for key in self.registers.keys(scope):
+            yield KeyTopic(scope, key)
         for kid, head in self.heads.within(scope):
             if head.index is not None:
-                wanted.append(IndexTopic(scope, kid))
-                wanted += [SegmentTopic(scope, kid, n) for n in head.segments]
+                yield IndexTopic(scope, kid)
+                yield from [SegmentTopic(scope, kid, n) for n in head.segments]
         if self.floors.greatest(scope) is not None:
-            wanted.append(FloorTopic(scope))
-            wanted += [FloorSegmentTopic(scope, name) for name in self.floors.parts(scope)]
-        return tuple(self.topics.format(topic) for topic in wanted)
+            yield FloorTopic(scope)
+            yield from [FloorSegmentTopic(scope, name) for name in self.floors.parts(scope)]
 
     def head(self, scope: str, kid: str) -> Head:
         """Return a writer's head in a scope, empty where nothing is held."""
@@ -186,10 +194,11 @@ class Holdings:
 
     def prove_some(self, count: int) -> None:
         """Check the own signatures of up to *count* deltas, and have them stored."""
-        for _ in range(min(count, len(self._unproven))):
-            self.prove(next(iter(self._unproven.values())))
+        # At once: to find the first of a dict takes as long as all that was taken out before it.
+        for delta in tuple(itertools.islice(self._unproven.values(), count)):
+            self.prove(delta)
         if not self._unproven:
-            self._unproven = OrderedDict()  # an emptied one stays as large as it was
+            self._unproven = {}  # an emptied one stays as large as it was
 
     def prove(self, delta: Delta) -> bool:
         """Check a delta's own signature: have it stored, or void it and name its writer."""
@@ -226,18 +235,33 @@ class Holdings:
     def _read_segment(self, scope: str, kid: str, n: int, payload: bytes, way: Way) -> None:
         """Merge what a segment carries; the index vouches for its bytes, so signatures are checked later."""
         segment = parse_segment(payload)
-        listed = [self._read_inline(raw, scope, kid, way) for raw in segment.deltas]
+        digests = [claimed_digest("delta", self.fleet, bytes(part)) for part in segment.deltas]
+        listed = self._read_at_once(payload, segment, digests, scope, kid, way) or [
+            self._read_inline(part, digest, scope, kid, way)
+            for part, digest in zip(segment.deltas, digests, strict=True)
+        ]
         listed += [bytes.fromhex(ref.digest) for ref in segment.large]
         self.head(scope, kid).listed[n] = tuple(listed)
         if segment.large:
             self.large.setdefault((scope, kid), {}).update({ref.digest: ref for ref in segment.large})
 
-    def _read_inline(self, part: Raw, scope: str, kid: str, way: Way) -> bytes:
+    def _read_at_once(
+        self, payload: bytes, segment: Segment, digests: list[bytes], scope: str, kid: str, way: Way
+    ) -> list[bytes]:
+        """Merge the deltas of a segment of which none is held yet; return nothing where each must be looked at."""
+        if len(set(digests)) < len(digests) or any(self.registers.delta(scope, one) is not None for one in digests):
+            return []
+        deltas = deltas_at_once(payload, segment, scope, kid, digests)
+        if deltas is None:
+            return []
+        self._merge_unproven(deltas, scope, way)
+        return digests
+
+    def _read_inline(self, part: Raw, digest: bytes, scope: str, kid: str, way: Way) -> bytes:
         payload = bytes(part)
-        digest = claimed_digest("delta", self.fleet, payload)
         held = self.registers.delta(scope, digest)
         if held is None or held.raw != payload:
-            self._merge_unproven(payload, digest, scope, kid, way)
+            self._read_unproven(payload, digest, scope, kid, way)
             held = self.registers.delta(scope, digest)
         if held is None:
             return digest
@@ -245,7 +269,7 @@ class Holdings:
             held.lies_in(part)
         return held.stamp.digest  # one object for both
 
-    def _merge_unproven(self, payload: bytes, claimed: bytes, scope: str, kid: str, way: Way) -> None:
+    def _read_unproven(self, payload: bytes, claimed: bytes, scope: str, kid: str, way: Way) -> None:
         try:
             _, delta = parse_delta(payload, self.fleet, claimed=claimed)
         except MalformedError as error:
@@ -254,21 +278,26 @@ class Holdings:
         if delta.scope != scope or delta.stamp.kid != kid:
             self._emit(Rejected(f"segment of {scope}", "wrong-topic", kid))
             return
-        judgement = judge(delta, self.trust, self.floors.mark(scope))
-        if judgement.verdict is Verdict.HELD:
-            self._hold(_first_topic(delta), payload, way, judgement.reason)
-        elif judgement.verdict is Verdict.VALID and not self._is_known_bad(delta):
-            outcome = self.registers.offer(delta)
-            if outcome is not Outcome.DUPLICATE:
-                self._unproven[delta.stamp.digest] = delta
-            self._emit_merged(delta, outcome, way)
+        self._merge_unproven((delta,), scope, way)
+
+    def _merge_unproven(self, deltas: Iterable[Delta], scope: str, way: Way) -> None:
+        document, mark = self.trust, self.floors.mark(scope)
+        for delta in deltas:
+            judgement = judge(delta, document, mark)
+            if judgement.verdict is Verdict.HELD:
+                self._hold(_first_topic(delta), delta.raw, way, judgement.reason)
+            elif judgement.verdict is Verdict.VALID and not (self._bad and self._is_known_bad(delta)):
+                outcome = self.registers.offer(delta)
+                if outcome is not Outcome.DUPLICATE:
+                    self._unproven[delta.stamp.digest] = delta
+                self._emit_merged(delta, outcome, way)
 
     def _is_known_bad(self, delta: Delta) -> bool:
-        return len(self._bad) > 0 and self._bad.get(self._fingerprint(_first_topic(delta), delta.raw)) is not None
+        return self._bad.get(self._fingerprint(_first_topic(delta), delta.raw)) is not None
 
 
 def _first_topic(delta: Delta) -> KeyTopic:
-    return KeyTopic(delta.scope, delta.body.assign[0].key)
+    return KeyTopic(delta.scope, delta.assign[0].key)
 
 
 def delta_row(delta: Delta) -> DeltaRow:

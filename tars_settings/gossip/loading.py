@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -52,12 +53,17 @@ class Loading:
 
     def load(self, rows: tuple[Row, ...]) -> None:
         """Merge rows; what does not pass is dropped from the replica."""
+        by_kind: dict[type[Row], list[Row]] = {kind: [] for kind in _ORDER}
+        for row in rows:
+            if type(row) in by_kind:
+                by_kind[type(row)].append(row)
+        by_kind[TrustRow].sort(key=lambda one: getattr(one, "version", 0))
         pending: dict[tuple[str, str, int], SegmentRow] = {}
-        for row in sorted(
-            (one for one in rows if type(one) in _ORDER),
-            key=lambda one: (_ORDER.index(type(one)), getattr(one, "version", 0)),
-        ):
-            if isinstance(row, SegmentRow):
+        for row in itertools.chain.from_iterable(by_kind.values()):
+            if isinstance(row, DeltaRow):
+                if not self._peer.is_stored_unproven(row.scope, row.digest, row.raw):
+                    self._load_delta(row)
+            elif isinstance(row, SegmentRow):
                 pending[row.scope, row.kid, row.n] = row
             elif isinstance(row, IndexRow):
                 self._load_index(row, pending)
@@ -68,9 +74,6 @@ class Loading:
         match row:
             case TrustRow():
                 self._load_trust(row)
-            case DeltaRow(scope, digest, raw):
-                if not self._peer.is_stored_unproven(scope, digest, raw):
-                    self._load_delta(row)
             case FloorRow():
                 self._load_floor(row)
             case FloorSegmentRow(scope, name, raw):
@@ -103,7 +106,7 @@ class Loading:
             if judgement.reason != "unknown-writer":  # whose signature nobody could check
                 self._emit(Persist((history_row(delta),)))
         else:
-            self._peer.receive(KeyTopic(delta.scope, delta.body.assign[0].key), row.raw, "replica")
+            self._peer.receive(KeyTopic(delta.scope, delta.assign[0].key), row.raw, "replica")
 
     def _load_index(self, row: IndexRow, segments: dict[tuple[str, str, int], SegmentRow]) -> None:
         peer = self._peer
@@ -119,7 +122,7 @@ class Loading:
             peer.signed_counter[scope] = index.body.counter
         here = {ref.n: segments[scope, kid, ref.n] for ref in index.body.segments if (scope, kid, ref.n) in segments}
         peer.head(scope, kid).pending = {n: segment.raw for n, segment in here.items()}
-        peer.receive(IndexTopic(scope, kid), row.raw, "replica")
+        peer.adopt_index(index, "replica")  # its signature was checked here: once is enough
 
     def _load_floor(self, row: FloorRow) -> None:
         try:
@@ -159,7 +162,7 @@ class Loading:
             delta, _ = read_delta(payload, self._peer.trust)
         except RejectedError:
             return None
-        return KeyTopic(delta.scope, delta.body.assign[0].key)
+        return KeyTopic(delta.scope, delta.assign[0].key)
 
     def _topic_of_signed(self, payload: bytes) -> Topic:
         try:

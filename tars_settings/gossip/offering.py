@@ -132,7 +132,7 @@ def _delta(peer: Peer, payload: bytes) -> Offer:
 
 
 def _wins(peer: Peer, delta: Delta) -> bool:
-    winners = (peer.registers.winner(delta.scope, item.key) for item in delta.body.assign)
+    winners = (peer.registers.winner(delta.scope, item.key) for item in delta.assign)
     return any(held is None or held.delta.stamp < delta.stamp for held in winners)
 
 

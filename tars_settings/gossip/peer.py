@@ -304,10 +304,11 @@ class Peer(Holdings):
         refused = self._refused(topic, payload, kid, judgement, way)
         if refused is not None:
             return refused
-        self._adopt_index(index, way)
+        self.adopt_index(index, way)
         return self._compare(topic, payload)
 
-    def _adopt_index(self, index: Index, way: Way) -> None:
+    def adopt_index(self, index: Index, way: Way) -> None:
+        """Put an index that was found valid in force where it is greater, and read the segments that are at hand."""
         scope, kid = index.body.scope, index.kid
         head = self.head(scope, kid)
         if head.index is not None and head.index.order >= index.order:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -65,6 +65,7 @@ class Prober:
         self._timeout_s = timeout_s
         self._live = frozenset(live)
         self._queue: deque[str] = deque()
+        self._later: deque[Iterator[str]] = deque()
         self._asked: set[str] = set()
         self.unheard = 0  # batches given up by time since anything of ours came back
         self._batches: dict[int, _Batch] = {}
@@ -72,7 +73,7 @@ class Prober:
     @property
     def idle(self) -> bool:
         """Whether no question is open."""
-        return not self._asked
+        return not self._asked and not self._later
 
     def asked(self, topic: str) -> bool:
         """Return whether a question about *topic* is open."""
@@ -82,6 +83,7 @@ class Prober:
         """Forget every question: the session that would have answered is gone."""
         self.unheard = 0
         self._queue.clear()
+        self._later.clear()
         self._asked.clear()
         self._batches.clear()
 
@@ -94,13 +96,21 @@ class Prober:
         else:
             self._queue.extend(fresh)
 
+    def ask_later(self, topics: Iterable[str]) -> None:
+        """Ask in time what the broker holds on *topics*, which are taken as they come up.
+
+        A survey is of ten thousand topics: named beforehand they took megabytes, readiness waited until they were, and
+        whatever was asked afterwards waited behind them.
+        """
+        self._later.append(iter(topics))
+
     def pump(self, now_s: float) -> None:
         """Send what the bound on unanswered questions allows, in whole batches.
 
         A question for each answer would be a batch, and a marker, for each topic: hundreds of markers that nothing
         bounds, and default mosquitto drops what is behind its 1,000th message to a client.
         """
-        if not self._queue:
+        if not self._queue and not self._later:
             return
         unanswered = sum(len(batch.unanswered) for batch in self._batches.values())
         while (size := self._next_size()) and unanswered + size <= MAX_UNANSWERED:
@@ -112,6 +122,11 @@ class Prober:
 
     def _next_size(self) -> int:
         """Return how many topics the next batch has. One that is followed live is alone: it stays at its QoS."""
+        while self._later and len(self._queue) < BATCH:
+            upcoming = tuple(itertools.islice(self._later[0], BATCH - len(self._queue)))
+            if not upcoming:
+                self._later.popleft()
+            self.ask(upcoming)
         if self._queue and self._queue[0] in self._live:
             return 1
         size = 0
@@ -185,7 +200,9 @@ class Prober:
 
     def next_wake_s(self) -> float:
         """Return when on_wake() is due, infinity where nothing is open."""
-        return min((batch.deadline_s for batch in self._batches.values()), default=float("inf"))
+        if not self._batches:
+            return float("inf")
+        return min(batch.deadline_s for batch in self._batches.values())
 
     def _give_up(self, ref: int, *, known: bool) -> tuple[Answer, ...]:
         silent = sorted(self._batches[ref].unanswered)

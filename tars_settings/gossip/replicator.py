@@ -173,7 +173,10 @@ class Replicator:
             return self._now_s
         if self._session is None:
             return self._waiting.next_wake_s()
-        syncing = (sync.bound_s for sync in self._syncs.values() if self._live and self._is_unfinished(sync))
+        syncing_s = math.inf
+        for sync in self._syncs.values() if self._live else ():
+            if sync.state != "ready" or not sync.caught_up:
+                syncing_s = min(syncing_s, sync.bound_s)
         return min(
             self._prober.next_wake_s(),
             self._mender.next_wake_s(),
@@ -182,9 +185,9 @@ class Replicator:
             self._writing.next_wake_s() if self._writing is not None else math.inf,
             self._trust.due_s,
             self._live_due_s,
-            min(self._reread_s.values(), default=math.inf),
+            min(self._reread_s.values()) if self._reread_s else math.inf,
             self._waiting.next_wake_s(),
-            min(syncing, default=math.inf),
+            syncing_s,
         )
 
     @staticmethod
@@ -363,11 +366,13 @@ class Replicator:
             return
         if not self.peer.trust.is_pin:
             self._prober.ask(sync.questions(self.peer))
-        lacking = tuple(sync.lacks(self.peer))
+        is_late = self._now_s >= sync.bound_s
+        # All that is lacking is named only where somebody is told of it: answers of a join come by the hundred.
+        lacking = tuple(itertools.islice(sync.lacks(self.peer), None if is_late else 1))
         if not lacking and self._trust.answered:
             self._enter(sync, "ready", ())
             self._survey(sync)
-        elif self._now_s >= sync.bound_s:
+        elif is_late:
             self._enter(sync, "joining" if self.peer.trust.is_pin else "degraded", lacking or ("the trust document",))
             sync.retry(self._now_s, self.policy.sync_bound_s)
             self._trust.ask(self._now_s)
@@ -388,13 +393,15 @@ class Replicator:
     def _survey(self, sync: ScopeSync) -> None:
         if not sync.surveyed:
             sync.surveyed = True
-            self._prober.ask(sync.survey(self.peer, everything=self.is_keeper or sync.audited))
+            self._prober.ask_later(sync.survey(self.peer, everything=self.is_keeper or sync.audited))
             sync.audited = False
 
     def _check_gap(self, merged: Merged) -> None:
-        stamp, scope = merged.delta.stamp, merged.delta.body.scope
+        stamp, scope = merged.delta.stamp, merged.delta.scope
         gen, seen = self._seen.get(scope, (0, 0))
-        self._seen[scope] = max((gen, seen), (stamp.gen, stamp.epoch))
+        if (stamp.gen, stamp.epoch) <= (gen, seen):
+            return
+        self._seen[scope] = (stamp.gen, stamp.epoch)
         is_gap = merged.way == "live" and (stamp.gen, stamp.epoch) > (gen, seen + 1)
         is_gap = is_gap and (stamp.gen == gen or stamp.epoch > 1)
         if is_gap and scope in self._syncs and scope not in self._reread_s:
@@ -462,13 +469,13 @@ class Replicator:
         scope = getattr(topic, "scope", None)
         sync = self._syncs.get(scope) if scope is not None else None
         if sync is not None:
-            sync.answered[answer.topic] = answer.known
+            sync.note_answer(self.peer, topic, answer.topic, known=answer.known)
         self._read_back(topic, answer)
         self._mender.settle(topic, answer, standing, self._now_s)
         if sync is not None and isinstance(topic, SegmentTopic) and answer.known:
             sync.ask_index_again(self.peer, topic)
         for one in [sync] if sync is not None else list(self._syncs.values()):
-            if one.rests_on(topic):
+            if one.rests_on(self.peer, topic):
                 self._advance(one)
 
     def _read_back(self, topic: Topic, answer: Answer) -> None:

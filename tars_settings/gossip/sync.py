@@ -8,6 +8,7 @@ sync bound makes the scope *degraded* and keeps no one *joining*.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Final
 
@@ -34,6 +35,7 @@ class ScopeSync:
         self.bound_s = float("inf")
         self.answered: dict[str, bool] = {}
         self.surveyed = False
+        self.compared = False
         self.audited = False
         self.caught_up = False
         self.retries = 0
@@ -43,6 +45,7 @@ class ScopeSync:
         """Begin again: a session began, trust changed, or something was missed. The state stays until more is known."""
         self.answered.clear()
         self.caught_up = False
+        self.compared = False
         self.surveyed = self.surveyed and not survey
         self.retries = 0
         self.rereads = 0
@@ -105,9 +108,21 @@ class ScopeSync:
                 else:
                     yield kid, ref
 
-    def rests_on(self, topic: Topic) -> bool:
-        """Return whether an answer on *topic* may change how complete the scope is; a key is only compared."""
-        return not isinstance(topic, KeyTopic) or not self.caught_up
+    def rests_on(self, peer: Peer, topic: Topic) -> bool:
+        """Return whether an answer on *topic* may change how complete the scope is; a key is only compared.
+
+        A segment that was taken changes nothing while its index names others that are to come: they were asked for
+        with it. Looking all the same took as long as the square of their number.
+        """
+        if isinstance(topic, KeyTopic):
+            return not self.caught_up
+        if isinstance(topic, SegmentTopic) and topic.scope == self.scope and not self._names_large(peer):
+            missing = peer.head(self.scope, topic.kid).missing()
+            return not missing or topic.n in missing
+        return True
+
+    def _names_large(self, peer: Peer) -> bool:
+        return any(scope == self.scope for scope, _ in peer.large)
 
     def ask_index_again(self, peer: Peer, topic: SegmentTopic) -> None:
         """A segment did not come as its index names it: the index may have changed meanwhile. A few times."""
@@ -169,12 +184,23 @@ class ScopeSync:
             return False
         return may_floor(peer.trust, ref.kid, self.scope, ref.gen, ref.epoch).verdict is Verdict.VALID
 
-    def survey(self, peer: Peer, *, everything: bool) -> tuple[str, ...]:
-        """Return what to compare with the broker once the scope is complete: own keys, or all that is held too."""
-        wanted = [peer.topics.format(KeyTopic(self.scope, key)) for key in sorted(self.keys)]
-        if everything:
-            wanted += [peer.topics.format(FloorTopic(self.scope)), *peer.topics_of(self.scope)]
-        return tuple(topic for topic in dict.fromkeys(wanted) if topic not in self.answered)
+    def note_answer(self, peer: Peer, topic: Topic, text: str, *, known: bool) -> None:
+        """Note that there was an answer. One on a key is asked for again only on the way to what a head names."""
+        if not isinstance(topic, KeyTopic) or not self.caught_up or self._names_large(peer):
+            self.answered[text] = known
+
+    def survey(self, peer: Peer, *, everything: bool) -> Iterator[str]:
+        """Return what to compare with the broker once the scope is complete: own keys, or all that is held too.
+
+        All that is held once: another class that follows the scope later adds its keys.
+        """
+        own = frozenset(self.keys)
+        wanted: Iterator[Topic] = (KeyTopic(self.scope, key) for key in sorted(own))
+        if everything and not self.compared:
+            self.compared = True
+            held = (one for one in peer.held_topics(self.scope) if not isinstance(one, KeyTopic) or one.key not in own)
+            wanted = itertools.chain(wanted, (FloorTopic(self.scope),), held)
+        return (text for text in map(peer.topics.format, wanted) if text not in self.answered)
 
 
 def _wins_over(peer: Peer, scope: str, key: str, stamp: Stamp) -> bool:

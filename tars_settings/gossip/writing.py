@@ -263,7 +263,7 @@ class Writing:
 
     def _publish(self, delta: Delta, ref: int | None) -> None:
         """Publish a delta on all of its topics, then the head: delta, segments, index."""
-        topics = [self._peer.topics.format(KeyTopic(delta.scope, item.key)) for item in delta.body.assign]
+        topics = [self._peer.topics.format(KeyTopic(delta.scope, item.key)) for item in delta.assign]
         flight = _Flight(delta, ref, set(), set(topics))
         self._flights[delta.stamp.digest] = flight
         for topic in topics:
@@ -435,7 +435,7 @@ class Writing:
 
     def _is_beaten(self, delta: Delta) -> bool:
         """Return whether greater deltas hold all of its keys: then it may have been forgotten, and is not void."""
-        winners = (self._peer.registers.winner(delta.scope, item.key) for item in delta.body.assign)
+        winners = (self._peer.registers.winner(delta.scope, item.key) for item in delta.assign)
         return all(held is not None and held.delta.stamp > delta.stamp for held in winners)
 
     def _is_active(self) -> bool:
@@ -443,5 +443,5 @@ class Writing:
         return writer is not None and writer.status == "active"
 
     def _wins(self, delta: Delta) -> bool:
-        winners = (self._peer.registers.winner(delta.scope, item.key) for item in delta.body.assign)
+        winners = (self._peer.registers.winner(delta.scope, item.key) for item in delta.assign)
         return any(held is not None and held.delta.stamp == delta.stamp for held in winners)

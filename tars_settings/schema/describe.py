@@ -24,6 +24,7 @@ _SECRETS: Final = (Secret, SecretStr, SecretBytes)
 _MAX_DEPTH: Final = 16
 _MAX_NODES: Final = 256
 """Branches that are looked at for one key: each level of a path multiplies those of a union within a union."""
+_JSON: Final = (bool, int, type(None))
 Schema = Mapping[str, Any]
 
 
@@ -33,6 +34,12 @@ class _Generator(GenerateJsonSchema):
     def handle_invalid_for_json_schema(self, schema: core_schema.CoreSchema, error_info: str) -> JsonSchemaValue:
         del schema, error_info
         return {}
+
+    def encode_default(self, dft: Any) -> Any:
+        """Return a default as it stands in the schema; what is JSON already needs no type adapter made for it."""
+        # A third of describing a class of 50 plain fields. A text may hold what can't be encoded: pydantic says so.
+        is_json = type(dft) in _JSON or (type(dft) is str and dft.isascii())
+        return dft if is_json else super().encode_default(dft)
 
     def emit_warning(self, kind: Any, detail: str) -> None:
         """Say nothing: a schema is advice."""

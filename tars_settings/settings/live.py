@@ -198,11 +198,11 @@ class SnapshotBuilder(Generic[S]):
 def _as_next(scope: str, assign: tuple[Assignment, ...], trust: TrustDocument) -> Delta:
     """Return a delta that no one signed, newer than all that there are: it stands for a proposal, and goes nowhere."""
     body = DeltaBody(scope, trust.gen, MAX_EPOCH, max(1, trust.version), assign)
-    return Delta(Stamp(body.gen, body.epoch, "f" * 32, b"\xff" * 32), body, b"")
+    return Delta.of(Stamp(body.gen, body.epoch, "f" * 32, b"\xff" * 32), body, b"")
 
 
 def _with(view: FleetView, proposed: Delta) -> FleetView:
-    registers = {item.key: Register(item.key, item, proposed) for item in proposed.body.assign}
+    registers = {item.key: Register(item.key, item, proposed) for item in proposed.assign}
     scopes = [_laid(one, registers) if one.scope == proposed.scope else one for one in view.scopes]
     return FleetView(tuple(scopes), view.is_undone)
 

@@ -374,7 +374,7 @@ def _stamp(register: Register) -> Any:
 
 def _place(register: Register) -> Any:
     """Return what orders registers as their writers did: by stamp, and within a delta as it says them."""
-    said = register.delta.body.assign
+    said = register.delta.assign
     return register.delta.stamp, next(n for n, one in enumerate(said) if one.key == register.key)
 
 
@@ -416,7 +416,7 @@ class Said(msgspec.Struct, frozen=True):
 def _hidden_by(held: Register, refused: Iterable[Delta], left_out: Collection[bytes]) -> bool:
     # Only what the refused delta itself displaced: something newer than it was displaced by its own being void.
     return held.delta.stamp.digest not in left_out and any(
-        delta.stamp > held.delta.stamp and any(_touches(item.key, held.key) for item in delta.body.assign)
+        delta.stamp > held.delta.stamp and any(_touches(item.key, held.key) for item in delta.assign)
         for delta in refused
     )
 

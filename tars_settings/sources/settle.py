@@ -81,7 +81,7 @@ class Settler(Generic[T]):
             self._hold_back(delta, held_back.get(delta.stamp.digest))
 
     def _hold_back(self, delta: Delta, reason: str | None) -> None:
-        keys = tuple(item.key for item in delta.body.assign if self._folder.steps_of(item.key) is not None)
+        keys = tuple(item.key for item in delta.assign if self._folder.steps_of(item.key) is not None)
         if reason is not None and keys:
             self._left[delta.stamp.digest] = Refused(delta, keys, reason)
             self._hopeless.add(delta.stamp.digest)
@@ -162,7 +162,7 @@ class Settler(Generic[T]):
         from tars_settings.sources.failures import lines_of  # noqa: PLC0415 - only where something does not validate
 
         for delta in self._said.deltas():
-            keys = tuple(item.key for item in delta.body.assign if self._folder.steps_of(item.key) is not None)
+            keys = tuple(item.key for item in delta.assign if self._folder.steps_of(item.key) is not None)
             if delta.stamp.digest not in self._left and keys:
                 self._left[delta.stamp.digest] = Refused(delta, keys, "; ".join(text for _, text in lines_of(error)))
                 return True

@@ -185,7 +185,7 @@ class Safety:
     def _check_parts(peer: MeshPeer, winners: dict[tuple[str, str], Any]) -> None:
         for (scope, key), register in winners.items():
             delta = register.delta
-            for item in delta.body.assign:
+            for item in delta.assign:
                 other = winners.get((scope, item.key))
                 if other is None or other.delta.stamp < delta.stamp:
                     raise BrokenInvariant("I2", f"{peer.name} shows {key} of a delta and not its {item.key}")

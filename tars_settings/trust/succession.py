@@ -198,7 +198,7 @@ def good_digests(
     for delta in deltas:
         if delta.stamp.epoch > until.get(delta.scope, 0) or not needs(delta, kid, trust):
             continue
-        for item in delta.body.assign:
+        for item in delta.assign:
             held = good.get((delta.scope, item.key))
             if held is None or delta.stamp > held.stamp:
                 good[delta.scope, item.key] = delta

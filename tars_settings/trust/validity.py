@@ -66,7 +66,7 @@ def read_delta(
     writer = document.writer(envelope.kid)
     if writer is not None:
         verified(envelope, "delta", document.fleet, writer.public)
-    return delta, judge(delta, document, floors(delta.body.scope))
+    return delta, judge(delta, document, floors(delta.scope))
 
 
 def prove(delta: Delta, document: TrustDocument) -> None:
@@ -92,7 +92,7 @@ def judge(
     """
     found = _judge(delta, document, floor)
     if found is VALID:
-        return VALID
+        return found  # which version the delta names lies in its body: asked for only where it counts
     return _held_for_trust(found, delta.body.trust, document, chain_asked=chain_asked)
 
 
@@ -100,8 +100,8 @@ def _judge(delta: Delta, document: TrustDocument, floor: FloorMark) -> Judgement
     stamp, writer = delta.stamp, document.writer(delta.stamp.kid)
     if writer is None:
         return Judgement(Verdict.VOID, "unknown-writer")
-    scope = delta.body.scope
-    if not writer.may_compact(scope) and not all(writer.may_write(scope, item.key) for item in delta.body.assign):
+    scope = delta.scope
+    if not writer.may_compact(scope) and not all(writer.may_write(scope, item.key) for item in delta.assign):
         return Judgement(Verdict.VOID, "not-granted")
     # Before gen: what a stolen key signed for a gen to come would lie on its topics for ever, as held.
     if writer.status != "active" and not document.is_endorsed(stamp.digest):

@@ -34,7 +34,7 @@ class OpenTrial:
 
     def confirmed(self) -> tuple[Assignment, ...]:
         """Return what makes it stay."""
-        return tuple(bare(item) for item in self.delta.body.assign if item.key in self.keys)
+        return tuple(bare(item) for item in self.delta.assign if item.key in self.keys)
 
     def reverted(self) -> tuple[Assignment, ...]:
         """Return what ends it."""

@@ -45,6 +45,39 @@ def topics(count: int) -> list[str]:
     return [f"t/{n}" for n in range(count)]
 
 
+def test_what_is_asked_later_is_named_as_it_comes_up_and_holds_up_nothing(asked: Asked) -> None:
+    named: list[str] = []
+    asked.prober.ask_later(named.append(one) or one for one in topics(1000))  # type: ignore[func-returns-value]
+    assert not named
+    assert not asked.prober.idle
+    asked.prober.pump(0.0)
+    assert len(asked.open_topics()) == MAX_UNANSWERED
+    assert len(named) <= MAX_UNANSWERED + BATCH, "ten thousand topics need not be named at once"
+    asked.prober.ask(["urgent"], first=True)
+    answered = 0
+    while "urgent" not in (opened := asked.open_topics()):
+        assert not opened
+        asked.prober.on_retained(f"t/{answered}", b"x")
+        answered += 1
+        asked.prober.pump(0.0)
+    assert answered <= BATCH
+    for n in range(answered, 1000):
+        asked.prober.on_retained(f"t/{n}", b"x")
+        asked.prober.pump(0.0)
+    assert named == topics(1000)
+    assert not asked.prober.idle
+    asked.prober.on_retained("urgent", b"x")
+    assert asked.prober.idle
+
+
+def test_what_was_to_be_asked_later_goes_with_the_session(asked: Asked) -> None:
+    asked.prober.ask_later(topics(1000))
+    asked.prober.reset()
+    asked.prober.pump(0.0)
+    assert asked.prober.idle
+    assert not asked.sent
+
+
 def test_at_most_256_topics_are_unanswered_at_a_time(asked: Asked) -> None:
     asked.prober.ask(topics(1000))
     asked.prober.pump(0.0)

@@ -11,11 +11,11 @@ from tars_settings.adapters.memory import MemoryBroker, MemoryReplica, MemoryTra
 from tars_settings.agent.loop import Agent
 from tars_settings.core.records import DeltaRow, MarkRow, Row, SegmentRow
 from tars_settings.core.session import Received, SessionEvent
-from tars_settings.core.topics import Topics
-from tars_settings.gossip.effects import Follow, Notice, Persist, Rejected
+from tars_settings.core.topics import IndexTopic, SegmentTopic, Topics
+from tars_settings.gossip.effects import Follow, Notice, Persist, Rejected, ScopeSynced
 from tars_settings.gossip.replicator import Policy, Replicator
 from tests.brokers import eventually
-from tests.fleets import ROOT, trust_payload
+from tests.fleets import ALICE, ROOT, SCOPE, delta_payload, index_payload, segment_payload, set_, trust_payload
 
 
 class Counting(MemoryReplica):
@@ -167,3 +167,62 @@ def test_each_session_that_delivers_nothing_is_waited_for_longer(monkeypatch: py
     assert len(given_up) == 2
     assert given_up[0] >= 2
     assert given_up[1] >= 4
+
+
+class Watcher:
+    """Notes what was put off when it heard that a scope is ready."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.unproven: list[int] = []
+        self._agent = agent
+
+    def on_session(self, event: object) -> None: ...
+
+    def on_message(self, received: object) -> None: ...
+
+    def on_burst(self, notices: Sequence[Notice]) -> None:
+        if any(isinstance(one, ScopeSynced) and one.state == "ready" for one in notices):
+            self.unproven.append(self._agent.replicator.peer.unproven)
+
+
+class Remembering(MemoryReplica):
+    """Remembers the kinds of rows in each transaction."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stored: list[set[str]] = []
+
+    def apply(self, put: Sequence[Row], drop: Sequence[Row] = (), *, durable: bool = True) -> None:
+        self.stored.append({type(row).__name__ for row in put})
+        super().apply(put, drop, durable=durable)
+
+
+def joined() -> tuple[Watcher, Remembering]:
+    """Join a scope of three keys, and go on until nothing is put off any more."""
+    segment = segment_payload(*(delta_payload(ALICE, n, set_(f"k{n}")) for n in range(1, 4)))
+    broker, topics, replica = MemoryBroker(), Topics(), Remembering()
+    broker.publish("system/config/_trust", trust_payload())
+    broker.publish(topics.format(IndexTopic(SCOPE, ALICE.kid)), index_payload(ALICE, 1, {1: segment}))
+    broker.publish(topics.format(SegmentTopic(SCOPE, ALICE.kid, 1)), segment)
+    replicator = Replicator(topics, ROOT.public, nonce="0" * 32, random=lambda: 0.5)
+    agent = Agent(replicator, MemoryTransport(broker), replica, SystemClock())
+    watcher = Watcher(agent)
+    agent.add_listener(watcher)
+    agent.feed(Follow(SCOPE))
+    agent.start()
+    eventually(lambda: watcher.unproven and not replicator.peer.unproven)
+    agent.stop()
+    return watcher, replica
+
+
+def test_readiness_is_told_before_the_signatures_that_were_put_off_are_checked() -> None:
+    watcher, _ = joined()
+    assert watcher.unproven == [3]
+
+
+def test_what_is_said_of_a_trust_document_is_stored_with_it_and_once() -> None:
+    """A first join waits for one transaction."""
+    _, replica = joined()
+    assert replica.stored[0] == {"TrustRow", "AuditRow"}
+    assert not any(kinds & {"TrustRow", "AuditRow"} for kinds in replica.stored[1:])
+    assert [(row.event, row.count) for row in replica.audit()] == [("trust", 1)]

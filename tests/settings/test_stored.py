@@ -85,7 +85,7 @@ def test_a_seal_does_not_replace_signatures() -> None:
         fleet=FLEET,
         service=SERVICE,
         trust=[trust_raw()],
-        deltas=[held, fake(held.stamp, held.body, forged)],
+        deltas=[held, fake.of(held.stamp, held.body, forged)],
     )
     found = read_lkg(store, KEY, pinned=PIN, service=SERVICE, instance=INSTANCE)
     assert found is not None
