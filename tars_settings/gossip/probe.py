@@ -185,7 +185,9 @@ class Prober:
 
     def next_wake_s(self) -> float:
         """Return when on_wake() is due, infinity where nothing is open."""
-        return min((batch.deadline_s for batch in self._batches.values()), default=float("inf"))
+        if not self._batches:
+            return float("inf")
+        return min(batch.deadline_s for batch in self._batches.values())
 
     def _give_up(self, ref: int, *, known: bool) -> tuple[Answer, ...]:
         silent = sorted(self._batches[ref].unanswered)

@@ -36,4 +36,4 @@ class WaitingPushes:
 
     def next_wake_s(self) -> float:
         """Return when take_late() is due, infinity where nothing waits."""
-        return min((due_s for _, due_s in self._waiting), default=math.inf)
+        return min(due_s for _, due_s in self._waiting) if self._waiting else math.inf

@@ -173,7 +173,10 @@ class Replicator:
             return self._now_s
         if self._session is None:
             return self._waiting.next_wake_s()
-        syncing = (sync.bound_s for sync in self._syncs.values() if self._live and self._is_unfinished(sync))
+        syncing_s = math.inf
+        for sync in self._syncs.values() if self._live else ():
+            if sync.state != "ready" or not sync.caught_up:
+                syncing_s = min(syncing_s, sync.bound_s)
         return min(
             self._prober.next_wake_s(),
             self._mender.next_wake_s(),
@@ -182,9 +185,9 @@ class Replicator:
             self._writing.next_wake_s() if self._writing is not None else math.inf,
             self._trust.due_s,
             self._live_due_s,
-            min(self._reread_s.values(), default=math.inf),
+            min(self._reread_s.values()) if self._reread_s else math.inf,
             self._waiting.next_wake_s(),
-            min(syncing, default=math.inf),
+            syncing_s,
         )
 
     @staticmethod
