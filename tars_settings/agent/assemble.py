@@ -8,6 +8,7 @@ from typing import Final
 
 from tars_settings.adapters.clock import SystemClock
 from tars_settings.adapters.replica import SqliteReplica
+from tars_settings.agent.cores import on_all_cores
 from tars_settings.agent.loop import Agent
 from tars_settings.core.topics import AnswerTopic, PresenceTopic, QuestionTopic, SchemaTopic, Topics
 from tars_settings.gossip.repair import RepairPolicy
@@ -61,6 +62,7 @@ def assemble(
         random=clock.random,
         policy=_policy(environment),
         signer=signer,
+        spread=on_all_cores,
     )
     # Unique per process: two sessions with one id throw each other out for ever.
     client_id = f"ts-{name}-{os.getpid()}-{nonce[:16]}"

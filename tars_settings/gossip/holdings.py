@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from tars_settings.core.delta import Delta, parse_delta
 from tars_settings.core.floor import Floor
@@ -31,13 +31,23 @@ from tars_settings.gossip.floors import Floors
 from tars_settings.gossip.heads import Head, Heads
 from tars_settings.gossip.waiting import Held, HeldStore, KnownBad, Standing
 from tars_settings.trust.document import TrustDocument
-from tars_settings.trust.validity import Verdict, judge, prove
+from tars_settings.trust.validity import Verdict, flaw_of, judge
+
+Spread = Callable[[Callable[[Delta], RejectedError | None], Sequence[Delta]], Iterable[RejectedError | None]]
+"""Checks many signatures, in order: :class:`map`, or something that uses more than one core for it."""
 
 
 class Holdings:
     """Trust documents, floors, registers and heads of one peer."""
 
-    def __init__(self, topics: Topics, root_public: bytes, emit: Callable[[Effect], None], own_kid: str = "") -> None:
+    def __init__(
+        self,
+        topics: Topics,
+        root_public: bytes,
+        emit: Callable[[Effect], None],
+        own_kid: str = "",
+        spread: Spread = map,
+    ) -> None:
         self.topics = topics
         self.chain = Chain(root_public)
         self.registers = Registers()
@@ -47,6 +57,7 @@ class Holdings:
         self.equivocations = Equivocations()
         self.large: dict[tuple[str, str], dict[str, LargeRef]] = {}
         self.own_kid = own_kid
+        self._spread = spread
         self.signed_counter: dict[str, int] = {}
         self._emit = emit
         self._held = HeldStore()
@@ -195,26 +206,26 @@ class Holdings:
     def prove_some(self, count: int) -> None:
         """Check the own signatures of up to *count* deltas, and have them stored."""
         # At once: to find the first of a dict takes as long as all that was taken out before it.
-        for delta in tuple(itertools.islice(self._unproven.values(), count)):
-            self.prove(delta)
+        deltas, document = tuple(itertools.islice(self._unproven.values(), count)), self.trust
+        for delta, flaw in zip(deltas, self._spread(lambda one: flaw_of(one, document), deltas), strict=True):
+            self._take_proof(delta, flaw)
         if not self._unproven:
             self._unproven = {}  # an emptied one stays as large as it was
 
     def prove(self, delta: Delta) -> bool:
         """Check a delta's own signature: have it stored, or void it and name its writer."""
-        if self.is_proven(delta):
+        return self.is_proven(delta) or self._take_proof(delta, flaw_of(delta, self.trust))
+
+    def _take_proof(self, delta: Delta, flaw: RejectedError | None) -> bool:
+        if flaw is None:
+            self._accept_proof(delta)
             return True
-        try:
-            prove(delta, self.trust)
-        except RejectedError as error:
-            del self._unproven[delta.stamp.digest]
-            self.registers.rejudge(lambda one: one is not delta, (delta.scope,))
-            self._bad.put(self._fingerprint(_first_topic(delta), delta.raw), error.reason, delta.stamp.kid)
-            self._emit(Rejected(f"segment of {delta.scope}", error.reason, delta.stamp.kid))
-            self._disturbed.add(delta.scope)
-            return False
-        self._accept_proof(delta)
-        return True
+        del self._unproven[delta.stamp.digest]
+        self.registers.rejudge(lambda one: one is not delta, (delta.scope,))
+        self._bad.put(self._fingerprint(_first_topic(delta), delta.raw), flaw.reason, delta.stamp.kid)
+        self._emit(Rejected(f"segment of {delta.scope}", flaw.reason, delta.stamp.kid))
+        self._disturbed.add(delta.scope)
+        return False
 
     def _accept_proof(self, delta: Delta) -> None:
         digest = delta.stamp.digest

@@ -50,6 +50,7 @@ from tars_settings.gossip.effects import (
     Wake,
 )
 from tars_settings.gossip.hearing import Hearing
+from tars_settings.gossip.holdings import Spread
 from tars_settings.gossip.loading import Loading, exported
 from tars_settings.gossip.mending import Mender
 from tars_settings.gossip.offering import scopes_held
@@ -76,7 +77,10 @@ PROOFS_PER_SLICE: Final = 200
 
 
 class Replicator:
-    """One peer. *nonce* (32 hex digits) makes its marker topic its own; *random* gives numbers in [0, 1)."""
+    """One peer. *nonce* (32 hex digits) makes its marker topic its own; *random* gives numbers in [0, 1).
+
+    *spread* checks the signatures that were put off.
+    """
 
     def __init__(
         self,
@@ -87,6 +91,7 @@ class Replicator:
         random: Callable[[], float],
         policy: Policy | None = None,
         signer: SigningKey | None = None,
+        spread: Spread = map,
     ) -> None:
         if not is_kid(nonce):
             raise ValueError("a nonce is 32 lower-case hex digits")
@@ -96,7 +101,7 @@ class Replicator:
         self._effects: list[Effect] = []
         self._now_s = 0.0
         self._refs = itertools.count(1)
-        self.peer = Peer(topics, root_public, self._emit, signer.kid if signer else "")
+        self.peer = Peer(topics, root_public, self._emit, signer.kid if signer else "", spread)
         self._marker = topics.format(MarkerTopic(nonce))
         live = (self._marker, topics.format(TrustTopic()))
         self._prober = Prober(self._marker, self._emit, self._next_ref, self.policy.sync_bound_s, live)

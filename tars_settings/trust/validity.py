@@ -15,7 +15,7 @@ import msgspec
 from tars_settings.core.delta import Delta, parse_delta
 from tars_settings.core.floor import Floor, FloorMark, floor_of
 from tars_settings.core.wire import Envelope, Purpose, decode_single, digest_of, pae
-from tars_settings.errors import BadSignatureError
+from tars_settings.errors import BadSignatureError, RejectedError
 from tars_settings.trust.document import TrustDocument, Writer
 from tars_settings.trust.envelope import check_signature, verified
 
@@ -69,16 +69,19 @@ def read_delta(
     return delta, judge(delta, document, floors(delta.scope))
 
 
-def prove(delta: Delta, document: TrustDocument) -> None:
-    """Check the signature of a delta that was read on the word of its writer's index.
+def flaw_of(delta: Delta, document: TrustDocument) -> RejectedError | None:
+    """Check the signature of a delta that was read on the word of its writer's index; return what is wrong with it.
 
-    Raises:
-        BadSignatureError: its writer did not sign these bytes, or is not listed.
+    None where its writer signed these bytes. It changes nothing, so that several may be checked at a time.
     """
     writer = document.writer(delta.stamp.kid)
     if writer is None:
-        raise BadSignatureError("the writer is not listed")
-    verified(decode_single(delta.raw), "delta", document.fleet, writer.public)
+        return BadSignatureError("the writer is not listed")
+    try:
+        verified(decode_single(delta.raw), "delta", document.fleet, writer.public)
+    except RejectedError as error:
+        return error
+    return None
 
 
 def judge(

@@ -98,6 +98,27 @@ def test_a_segments_deltas_are_visible_at_once_and_stored_only_when_proven() -> 
     assert {row.raw for row in rows(effects, DeltaRow)} == set(good)
 
 
+def test_signatures_are_checked_by_what_is_given_for_it_and_each_delta_gets_its_own_verdict() -> None:
+    effects: list[Effect] = []
+    asked: list[int] = []
+
+    def spread(check: Any, deltas: Any) -> Any:
+        asked.append(len(deltas))
+        return [check(delta) for delta in reversed(deltas)][::-1]
+
+    peer = Peer(TOPICS, ROOT.public, effects.append, spread=spread)
+    peer.receive(TrustTopic(), trust_payload(), "live")
+    payloads = [delta_payload(ALICE, n, set_(f"k{n}", n)) for n in range(1, 8)]
+    payloads[2] = spoiled(payloads[2])
+    read(peer, *payloads)
+    peer.prove_some(5)
+    peer.prove_some(5)
+    assert asked == [5, 2]
+    assert peer.unproven == 0
+    assert {row.raw for row in rows(effects, DeltaRow)} == {*payloads} - {payloads[2]}
+    assert "k3" not in peer.registers.winners(SCOPE)
+
+
 def test_nothing_unproven_is_published() -> None:
     peer, effects = new_peer()
     fine, false = delta_payload(ALICE, 1, set_("a")), spoiled(delta_payload(ALICE, 2, set_("b")))
