@@ -108,8 +108,8 @@ def _workers(answer: Answer, sizes: tuple[int, ...]) -> None:
     joins_ms = [total * 1e3 / workers for total, workers in zip(join, sizes, strict=True)]
     pushes_us = [total * 1e6 / workers for total, workers in zip(push, sizes, strict=True)]
     answer.notes.append(
-        f"A worker's processor spends {joins_ms[0]:.1f} ms on a join and {pushes_us[0]:.0f} us on a push where there are"
-        f" {sizes[0]:,} workers, and {joins_ms[-1]:.1f} ms and {pushes_us[-1]:.0f} us where {sizes[-1]:,} are simulated."
+        f"Where there are {sizes[0]:,} workers, each one's processor spends {joins_ms[0]:.1f} ms on a join and"
+        f" {pushes_us[0]:.0f} us on a push; of {sizes[-1]:,}, {joins_ms[-1]:.1f} ms and {pushes_us[-1]:.0f} us."
     )
 
 
