@@ -16,7 +16,10 @@ WORTH_A_THREAD: Final = 32
 
 
 def on_all_cores(check: Callable[[T], R], items: Sequence[T]) -> Iterable[R]:
-    """Return what *check* says of each item, in order; many are shared out among threads that end with the call."""
+    """Return what *check* says of each item, in order; many are shared out among threads that end with the call.
+
+    The caller does a share itself: where there are two cores, only one thread has to be started and woken.
+    """
     threads = min(_cores(), MOST_THREADS, len(items) // WORTH_A_THREAD)
     if threads < 2:
         return map(check, items)
@@ -25,8 +28,10 @@ def on_all_cores(check: Callable[[T], R], items: Sequence[T]) -> Iterable[R]:
     size = -(-len(items) // threads)
     shares = [items[start : start + size] for start in range(0, len(items), size)]
     try:
-        with ThreadPoolExecutor(threads, thread_name_prefix="tars-settings-check") as pool:
-            return [found for share in pool.map(lambda share: [*map(check, share)], shares) for found in share]
+        with ThreadPoolExecutor(len(shares) - 1, thread_name_prefix="tars-settings-check") as pool:
+            others = [pool.submit(lambda share: [*map(check, share)], share) for share in shares[1:]]
+            own = [*map(check, shares[0])]
+            return own + [found for other in others for found in other.result()]
     except RuntimeError:  # no thread is to be had: the interpreter ends, or the system has no more of them
         return map(check, items)
 

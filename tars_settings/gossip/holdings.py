@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 from tars_settings.core.delta import Delta, parse_delta
 from tars_settings.core.floor import Floor
@@ -31,10 +31,7 @@ from tars_settings.gossip.floors import Floors
 from tars_settings.gossip.heads import Head, Heads
 from tars_settings.gossip.waiting import Held, HeldStore, KnownBad, Standing
 from tars_settings.trust.document import TrustDocument
-from tars_settings.trust.validity import Verdict, flaw_of, judge
-
-Spread = Callable[[Callable[[Delta], RejectedError | None], Sequence[Delta]], Iterable[RejectedError | None]]
-"""Checks many signatures, in order: :class:`map`, or something that uses more than one core for it."""
+from tars_settings.trust.validity import Spread, Verdict, flaws_of, judge
 
 
 class Holdings:
@@ -206,15 +203,18 @@ class Holdings:
     def prove_some(self, count: int) -> None:
         """Check the own signatures of up to *count* deltas, and have them stored."""
         # At once: to find the first of a dict takes as long as all that was taken out before it.
-        deltas, document = tuple(itertools.islice(self._unproven.values(), count)), self.trust
-        for delta, flaw in zip(deltas, self._spread(lambda one: flaw_of(one, document), deltas), strict=True):
+        deltas = tuple(itertools.islice(self._unproven.values(), count))
+        for delta, flaw in zip(deltas, flaws_of(deltas, self.trust, self._spread), strict=True):
             self._take_proof(delta, flaw)
         if not self._unproven:
             self._unproven = {}  # an emptied one stays as large as it was
 
     def prove(self, delta: Delta) -> bool:
         """Check a delta's own signature: have it stored, or void it and name its writer."""
-        return self.is_proven(delta) or self._take_proof(delta, flaw_of(delta, self.trust))
+        if self.is_proven(delta):
+            return True
+        (flaw,) = flaws_of((delta,), self.trust)
+        return self._take_proof(delta, flaw)
 
     def _take_proof(self, delta: Delta, flaw: RejectedError | None) -> bool:
         if flaw is None:

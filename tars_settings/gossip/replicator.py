@@ -50,7 +50,6 @@ from tars_settings.gossip.effects import (
     Wake,
 )
 from tars_settings.gossip.hearing import Hearing
-from tars_settings.gossip.holdings import Spread
 from tars_settings.gossip.loading import Loading, exported
 from tars_settings.gossip.mending import Mender
 from tars_settings.gossip.offering import scopes_held
@@ -65,6 +64,7 @@ from tars_settings.gossip.waiting import Standing
 from tars_settings.gossip.writing import Writing
 from tars_settings.trust.document import TrustDocument
 from tars_settings.trust.keys import SigningKey
+from tars_settings.trust.validity import Spread
 
 __all__ = ("PROOFS_PER_SLICE", "Policy", "Replicator")
 

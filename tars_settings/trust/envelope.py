@@ -7,6 +7,9 @@ from tars_settings.errors import BadSignatureError
 from tars_settings.trust import sodium
 from tars_settings.trust.keys import kid_of
 
+Claim = tuple[bytes, bytes, bytes]
+"""Encoding, signature and public key: what is to be checked of an envelope."""
+
 
 def check_signature(envelope: Envelope, purpose: Purpose, fleet: str, public: bytes) -> bytes:
     """Return the envelope's digest when its own signature fits.
@@ -19,11 +22,20 @@ def check_signature(envelope: Envelope, purpose: Purpose, fleet: str, public: by
 
 def verified(envelope: Envelope, purpose: Purpose, fleet: str, public: bytes) -> bytes:
     """Return the encoding that was signed, when the envelope's own signature fits it; raises as check_signature."""
+    claim = claim_of(envelope, purpose, fleet, public)
+    sodium.verify(*claim)
+    return claim[0]
+
+
+def claim_of(envelope: Envelope, purpose: Purpose, fleet: str, public: bytes) -> Claim:
+    """Return what an envelope's own signature claims, which is not checked.
+
+    Raises:
+        BadSignatureError: the public key is not the one that the envelope names.
+    """
     if kid_of(public) != envelope.kid:
         raise BadSignatureError("the public key does not hash to the envelope's key id")
-    encoding = pae(purpose, fleet, envelope.kid, bytes(envelope.body))
-    sodium.verify(encoding, envelope.sig, public)
-    return encoding
+    return pae(purpose, fleet, envelope.kid, bytes(envelope.body)), envelope.sig, public
 
 
 def is_vouched(frame: Frame, purpose: Purpose, fleet: str, public: bytes) -> bool:

@@ -7,8 +7,8 @@ bound on epochs diverged in 300 runs of 300). What cannot be judged yet is *held
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -16,8 +16,9 @@ from tars_settings.core.delta import Delta, parse_delta
 from tars_settings.core.floor import Floor, FloorMark, floor_of
 from tars_settings.core.wire import Envelope, Purpose, decode_single, digest_of, pae
 from tars_settings.errors import BadSignatureError, RejectedError
+from tars_settings.trust import sodium
 from tars_settings.trust.document import TrustDocument, Writer
-from tars_settings.trust.envelope import check_signature, verified
+from tars_settings.trust.envelope import Claim, check_signature, claim_of, verified
 
 # Heads, questions and the two-person rule come with the first of them: a start judges deltas, most often nothing else.
 if TYPE_CHECKING:
@@ -69,16 +70,34 @@ def read_delta(
     return delta, judge(delta, document, floors(delta.scope))
 
 
-def flaw_of(delta: Delta, document: TrustDocument) -> RejectedError | None:
-    """Check the signature of a delta that was read on the word of its writer's index; return what is wrong with it.
+Spread = Callable[[Callable[[Any], RejectedError | None], Sequence[Any]], Iterable[RejectedError | None]]
+"""Checks many signatures, in order: :class:`map`, or something that uses more than one core for it."""
 
-    None where its writer signed these bytes. It changes nothing, so that several may be checked at a time.
+
+def flaws_of(deltas: Iterable[Delta], document: TrustDocument, spread: Spread = map) -> Iterable[RejectedError | None]:
+    """Check the signatures of deltas that were read on the word of their writer's index; say what is wrong with each.
+
+    None where its writer signed these bytes. What *spread* is to do is libsodium's work and hardly anything else:
+    threads that want the interpreter for more wait for each other.
     """
+    return spread(_flaw, [_claim(delta, document) for delta in deltas])
+
+
+def _claim(delta: Delta, document: TrustDocument) -> Claim | RejectedError:
     writer = document.writer(delta.stamp.kid)
     if writer is None:
         return BadSignatureError("the writer is not listed")
     try:
-        verified(decode_single(delta.raw), "delta", document.fleet, writer.public)
+        return claim_of(decode_single(delta.raw), "delta", document.fleet, writer.public)
+    except RejectedError as error:
+        return error
+
+
+def _flaw(claim: Claim | RejectedError) -> RejectedError | None:
+    if isinstance(claim, RejectedError):
+        return claim
+    try:
+        sodium.verify(*claim)
     except RejectedError as error:
         return error
     return None
