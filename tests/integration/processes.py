@@ -47,6 +47,7 @@ def fork() -> None:
         if child == 0:
             for told in notices.values():
                 told.clear()
+            say(joined=live.wait_until_ready(20))
             change = watch.next(20)
             deadline = time.monotonic() + 20
             awaited = {"Session", "Applied"}

@@ -94,6 +94,8 @@ def test_a_forked_child_joins_again_at_the_first_use_and_the_parent_goes_on(scen
     """Watches, callbacks and hooks that were registered before the fork go on in the child, too."""
     running = scene.start("fork")
     running.says("has")
+    # What the parent stores before the child reads their replica is nothing new to the child.
+    assert [line["joined"] for line in running.says("joined")] == [True]
     scene.push("large")
     (child,) = running.says("child")
     assert (child["watched"], child["called"], child["has"]) == ("large", ["large"], "large")

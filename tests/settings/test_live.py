@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import logging
 import pickle
 from typing import Any
@@ -369,6 +370,7 @@ def test_defaults_of_the_class_are_not_frozen_with_it(snapshot: Stt) -> None:
 
 
 def test_provenance_goes_with_its_instance(stage: Stage) -> None:
+    gc.collect()  # what other tests left in cycles must not go meanwhile
     before = len(resolutions)
     made = Stt()
     assert len(resolutions) == before + 1
