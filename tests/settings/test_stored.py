@@ -104,7 +104,8 @@ def test_a_broken_seal_is_an_event_of_its_own(stage: Stage, caplog: pytest.LogCa
     assert load_lkg(stage.environment, SERVICE) is not None
     assert caplog.text == ""
     store = DiskLkg(stage.environment.lkg_dir(SERVICE))
-    store.write((store.read(0) or b"")[:-1] + b"?", keep_previous=False)
+    sealed = store.read(0) or b""
+    store.write(sealed[:-1] + bytes([sealed[-1] ^ 1]), keep_previous=False)
     store.close()
     assert load_lkg(stage.environment, SERVICE) is None
     assert [getattr(record, "tars_event", "") for record in caplog.records] == ["seal-broken"]
