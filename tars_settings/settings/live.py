@@ -29,7 +29,7 @@ from tars_settings.sources.fleet import Building, Captured, FleetSettingsSource,
 from tars_settings.sources.fold import Folded, Folder, Said, standing
 from tars_settings.sources.lastgood import load_lkg
 from tars_settings.sources.overrides import OverrideSettingsSource, overriding
-from tars_settings.sources.settle import Nothing, Refused, Settled, Settler, whole
+from tars_settings.sources.settle import Nothing, Refused, Settled, Settler
 from tars_settings.trust.document import TrustDocument
 from tars_settings.trust.validity import VALID, judge
 
@@ -160,10 +160,6 @@ class SnapshotBuilder(Generic[S]):
         return self._held
 
     def _settle(self, said: Said) -> Settled[S]:
-        # Most often nothing is to be left out, and nothing has to be prepared for it.
-        found = None if self._held_back else whole(said, self._folder, self._attempt)
-        if found is not None:
-            return found
         failure: ValidationError
         try:
             return Settler(said, self._folder, self._attempt, self._held_back).settle()

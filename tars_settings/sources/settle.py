@@ -49,15 +49,6 @@ class Nothing(Exception):  # noqa: N818 - a signal within this package
         self.error = error
 
 
-def whole(said: Said, folder: Folder, attempt: Callable[[Folded], T | ValidationError]) -> Settled[T] | None:
-    """Return what stands with nothing left out, as most often; None where that does not open or validate."""
-    folded = folder.fold(said.without(()))
-    if folded.sealed:
-        return None
-    outcome = attempt(folded)
-    return None if isinstance(outcome, ValidationError) else Settled(outcome, folded)
-
-
 class Settler(Generic[T]):
     """Finds a largest set of deltas that validates.
 
