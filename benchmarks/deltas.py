@@ -20,6 +20,7 @@ from tars_settings.core.records import Row
 from tars_settings.gossip.effects import Loaded, Wake
 from tars_settings.gossip.replicator import Replicator
 from tars_settings.trust.validity import Spread
+from tars_settings.writer.archive import rows_of
 
 FIELDS = 30
 BURSTS = (1, 10, 100, 1000)
@@ -125,9 +126,8 @@ def _rate(work: Callable[[list[tuple[str, bytes]]], object], batch: list[tuple[s
 def _by_threads(there: Path, count: int) -> Samples:
     stage = Stage(there / "many", "mqtt://127.0.0.1:1", PUT_OFF)
     replica_of(stage, "a")
-    replica = SqliteReplica(stage.fleet.state_dir("a") / stage.fleet.id / "replica.sqlite3", create=False)
-    rows, root = tuple(replica.load()), stage.fleet.root.public
-    replica.close()
+    rows = tuple(rows_of(stage.fleet.state_dir("a") / stage.fleet.id / "replica.sqlite3"))
+    root = stage.fleet.root.public
     cases = {"one": lambda: _proving(rows, root, map), "all": lambda: _proving(rows, root, on_all_cores)}
     return take_turns(cases, count)
 

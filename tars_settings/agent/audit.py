@@ -70,7 +70,7 @@ class AuditTrail:
         noted, self._noted = self._noted, []
         for notice in notices:
             if isinstance(notice, Merged):
-                continue
+                continue  # most of them, and nothing to remember
             if isinstance(notice, TrustChanged) and (loading or any(notice is one for one in noted)):
                 continue
             row = self._row(notice)
@@ -89,8 +89,6 @@ class AuditTrail:
 
     def _row(self, notice: Notice) -> AuditRow | None:
         match notice:
-            case Merged():
-                return None  # most of them, and nothing to remember
             case Rejected(topic, reason, kid):
                 return self._count(REJECTED, reason, place=ascii(topic)[1:-1][:200], kid=kid[:32], reason=reason)
             case RepairFight(topic, other):

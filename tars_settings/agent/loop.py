@@ -189,11 +189,6 @@ class Agent:
         """Whether the agent was stopped, or belongs to a parent process."""
         return self._stopping
 
-    @property
-    def is_own_thread(self) -> bool:
-        """Whether the caller runs in the agent's thread, where waiting would be for ever."""
-        return threading.current_thread() is self._thread
-
     def _wake(self) -> None:
         # A full pipe means that a wake is already on its way; a closed one, that the thread has ended.
         with contextlib.suppress(BlockingIOError, OSError):

@@ -199,8 +199,11 @@ def pae(purpose: Purpose, fleet: str, kid: str, body: bytes, *, version: int = 1
     >>> pae("delta", "f" * 32, "a" * 32, b"{}")
     b'TARSv1 5 delta 32 ffffffffffffffffffffffffffffffff 32 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa 2 {}'
     """
-    named = kid.encode("ascii")
-    return b"%b%d %b %d %b" % (_pae_head(purpose, fleet, version), len(named), named, len(body), body)
+    return _pae(_pae_head(purpose, fleet, version), kid.encode("ascii"), body)
+
+
+def _pae(head: bytes, kid: bytes, body: bytes) -> bytes:
+    return b"%b%d %b %d %b" % (head, len(kid), kid, len(body), body)
 
 
 @functools.lru_cache(maxsize=64)
@@ -227,10 +230,7 @@ def claimed_digest(purpose: Purpose, fleet: str, payload: bytes) -> bytes:
 
     It proves nothing: whoever finds something under this digest must compare the bytes.
     """
-    named = payload[_KID_AT : _KID_AT + 32]
-    body = payload[_BODY_AT:-1]
-    encoding = b"%b%d %b %d %b" % (_pae_head(purpose, fleet, 1), len(named), named, len(body), body)
-    return hashlib.blake2b(encoding, digest_size=32).digest()
+    return digest_of(_pae(_pae_head(purpose, fleet, 1), payload[_KID_AT : _KID_AT + 32], body_of(payload)))
 
 
 def short_hash(content: bytes) -> str:

@@ -180,7 +180,7 @@ class Replicator:
             return self._waiting.next_wake_s()
         syncing_s = math.inf
         for sync in self._syncs.values() if self._live else ():
-            if sync.state != "ready" or not sync.caught_up:
+            if self._is_unfinished(sync):
                 syncing_s = min(syncing_s, sync.bound_s)
         return min(
             self._prober.next_wake_s(),
