@@ -205,13 +205,15 @@ class Follower(Generic[T]):
     def _refusals(self) -> tuple[RefusalReport, ...]:
         return tuple(map(_refusal, self.built.refused))
 
-    def _listed(self, refused: Sequence[Refused]) -> tuple[RefusalReport, ...]:
-        """Return those that a report has room for: what it acknowledges, for whoever pushed it waits; the newest."""
-        ranked = sorted(
-            refused, key=lambda one: (one.delta.stamp.digest.hex() in self._acked, one.delta.stamp), reverse=True
-        )
-        listed = set(first_of(map(_refusal, ranked)))
-        return tuple(one for one in map(_refusal, refused) if one in listed)
+    def _listed(self, reports: Sequence[RefusalReport]) -> tuple[RefusalReport, ...]:
+        """Return those that a report has room for: what it acknowledges, for whoever pushed it waits; the newest.
+
+        *reports* are of all that is refused, in its order.
+        """
+        stamped = zip(reports, (one.delta.stamp for one in self.built.refused), strict=True)
+        ranked = sorted(stamped, key=lambda pair: (pair[0].digest in self._acked, pair[1]), reverse=True)
+        listed = set(first_of(report for report, _ in ranked))
+        return tuple(one for one in reports if one in listed)
 
     def _trial_reports(self) -> tuple[TrialReport, ...]:
         registers = self._agent.replicator.peer.registers
@@ -382,10 +384,10 @@ class Follower(Generic[T]):
 
     def presence(self, state: State | None = None) -> Presence:
         """Return the report on this worker."""
-        status, refused = self.status(), self.built.refused
-        listed = self._listed(refused)
+        status = self.status()
+        listed = self._listed(status.refused)
         more = (
-            _more(len(refused) - len(listed), MORE_REFUSED),
+            _more(len(status.refused) - len(listed), MORE_REFUSED),
             _more(len(status.unknown) - MAX_UNKNOWN, "more keys that the model does not have"),
         )
         return Presence(
