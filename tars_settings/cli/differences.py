@@ -9,10 +9,9 @@ from typing import Any
 from tars_settings.cli.change import Change
 from tars_settings.cli.reading import NOTHING, Reading, Values, at, bearing_on, folded
 from tars_settings.cli.render import MASK, Output, Table, value_text
-from tars_settings.core.delta import Assignment, Delta, DeltaBody
+from tars_settings.core.delta import Assignment, proposed
 from tars_settings.core.names import Scope
 from tars_settings.core.register import Register
-from tars_settings.core.stamp import MAX_EPOCH, Stamp
 from tars_settings.schema import entries_of
 from tars_settings.sources.environment import Environment
 from tars_settings.writer import Writer
@@ -76,8 +75,7 @@ def _with(reading: Reading, change: Change) -> Reading:
     assign = [Assignment(key, set=value) for key, value in shown.items()]
     assign += [Assignment(key, unset=True) for key in change.unset]
     scope = str(change.scope)
-    body = DeltaBody(scope, reading.trust.gen, MAX_EPOCH, 1, tuple(assign))
-    delta = Delta.of(Stamp(body.gen, body.epoch, "f" * 32, b"\xff" * 32), body, b"")
+    delta = proposed(scope, tuple(assign), reading.trust.gen)
     winners = {**reading.scopes[scope], **{item.key: Register(item.key, item, delta) for item in assign}}
     return Reading(reading.trust, {**reading.scopes, scope: winners}, reading.source, reading.states, reading.schemas)
 

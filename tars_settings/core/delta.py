@@ -203,6 +203,12 @@ def delta_of(envelope: Envelope, payload: bytes, fleet: str, *, claimed: bytes =
     return Delta.of(Stamp(body.gen, body.epoch, _shared(envelope.kid), digest), body, payload)
 
 
+def proposed(scope: str, assign: tuple[Assignment, ...], gen: int) -> Delta:
+    """Return a delta that no one signed, newer than all that there are: it stands for a proposal, and goes nowhere."""
+    body = DeltaBody(scope, gen, MAX_EPOCH, 1, assign)
+    return Delta.of(Stamp(gen, MAX_EPOCH, "f" * 32, b"\xff" * 32), body, b"")
+
+
 @functools.lru_cache(maxsize=4096)
 def _shared(text: str) -> str:
     """Return the one string that deltas hold of a text that they have in common: writer and scope."""

@@ -14,10 +14,9 @@ import msgspec
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import BaseSettings
 
-from tars_settings.core.delta import Assignment, Delta, DeltaBody
+from tars_settings.core.delta import Assignment, Delta, proposed
 from tars_settings.core.names import check_service
 from tars_settings.core.register import FleetView, Register, ScopeView
-from tars_settings.core.stamp import MAX_EPOCH, Stamp
 from tars_settings.errors import NoServiceError
 from tars_settings.provenance.explanation import shadowing
 from tars_settings.provenance.resolution import Origin, Placed, Resolution, resolutions
@@ -137,7 +136,7 @@ class SnapshotBuilder(Generic[S]):
 
         They are validated as :meth:`build` would, rules across fields too; nothing is swapped, remembered or kept.
         """
-        own = _as_next(scope, assign, self._trust())
+        own = proposed(scope, assign, self._trust().gen)
         # A folder of its own: what is only proposed must not stay among what was folded and opened.
         folder = self._new_folder()
         said = Said(_with(view, own), self._last_good.registers)
@@ -191,21 +190,15 @@ class SnapshotBuilder(Generic[S]):
         return shadows
 
 
-def _as_next(scope: str, assign: tuple[Assignment, ...], trust: TrustDocument) -> Delta:
-    """Return a delta that no one signed, newer than all that there are: it stands for a proposal, and goes nowhere."""
-    body = DeltaBody(scope, trust.gen, MAX_EPOCH, max(1, trust.version), assign)
-    return Delta.of(Stamp(body.gen, body.epoch, "f" * 32, b"\xff" * 32), body, b"")
-
-
-def _with(view: FleetView, proposed: Delta) -> FleetView:
-    registers = {item.key: Register(item.key, item, proposed) for item in proposed.assign}
-    scopes = [_laid(one, registers) if one.scope == proposed.scope else one for one in view.scopes]
+def _with(view: FleetView, own: Delta) -> FleetView:
+    registers = {item.key: Register(item.key, item, own) for item in own.assign}
+    scopes = [_laid(one, registers) if one.scope == own.scope else one for one in view.scopes]
     return FleetView(tuple(scopes), view.is_undone)
 
 
-def _laid(held: ScopeView, proposed: dict[str, Register]) -> ScopeView:
-    others = (one for one in held.winners if one.key not in proposed)
-    return ScopeView(held.scope, (*others, *proposed.values()))
+def _laid(held: ScopeView, own: dict[str, Register]) -> ScopeView:
+    others = (one for one in held.winners if one.key not in own)
+    return ScopeView(held.scope, (*others, *own.values()))
 
 
 def capture(cls: type[S], init: Mapping[str, Any]) -> FleetSettingsSource:
