@@ -284,6 +284,32 @@ def test_a_large_delta_that_greater_ones_cover_is_not_missed() -> None:
     assert list(sync.questions(peer)) == list(sync.lacks(peer)) == []
 
 
+# --- what an answer may change, and what is compared ---------------------------------------------------------------
+
+
+def test_a_segment_that_was_taken_changes_nothing_while_others_are_missing() -> None:
+    peer, _ = new_peer()
+    first, second = (segment_payload(delta_payload(ALICE, n, set_(f"k{n}"))) for n in (1, 2))
+    peer.receive(IndexTopic(SCOPE, ALICE.kid), index_payload(ALICE, 1, {1: first, 2: second}), "probe")
+    sync = ScopeSync(SCOPE, ())
+    peer.receive(SegmentTopic(SCOPE, ALICE.kid, 1), first, "probe")
+    assert not sync.rests_on(peer, SegmentTopic(SCOPE, ALICE.kid, 1))
+    assert sync.rests_on(peer, SegmentTopic(SCOPE, ALICE.kid, 2)), "there was an answer, and it is not here"
+    peer.receive(SegmentTopic(SCOPE, ALICE.kid, 2), second, "probe")
+    assert sync.rests_on(peer, SegmentTopic(SCOPE, ALICE.kid, 2)), "it was the last"
+
+
+def test_all_that_is_held_is_compared_once_and_own_keys_whenever_they_are_asked_for() -> None:
+    peer, _ = new_peer()
+    read(peer, delta_payload(ALICE, 1, set_("own")), delta_payload(ALICE, 2, set_("other")))
+    sync = ScopeSync(SCOPE, ("own",))
+    assert {key_topic("own"), key_topic("other"), HEAD} <= set(sync.survey(peer, everything=True))
+    sync.keys.add("late")
+    assert list(sync.survey(peer, everything=True)) == [key_topic("late"), key_topic("own")]
+    sync.restart(0.0, 1.0)
+    assert key_topic("other") in set(sync.survey(peer, everything=True)), "a session that begins compares anew"
+
+
 # --- mentions ---------------------------------------------------------------------------------------------------------
 
 

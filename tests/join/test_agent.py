@@ -11,8 +11,8 @@ from tars_settings.adapters.memory import MemoryBroker, MemoryReplica, MemoryTra
 from tars_settings.agent.loop import Agent
 from tars_settings.core.records import DeltaRow, MarkRow, Row, SegmentRow
 from tars_settings.core.session import Received, SessionEvent
-from tars_settings.core.topics import IndexTopic, SegmentTopic, Topics
-from tars_settings.gossip.effects import Follow, Notice, Persist, Rejected, ScopeSynced
+from tars_settings.core.topics import IndexTopic, KeyTopic, SegmentTopic, Topics
+from tars_settings.gossip.effects import Follow, Merged, Notice, Persist, Rejected, ScopeSynced
 from tars_settings.gossip.replicator import Policy, Replicator
 from tests.brokers import eventually
 from tests.fleets import ALICE, ROOT, SCOPE, delta_payload, index_payload, segment_payload, set_, trust_payload
@@ -226,3 +226,34 @@ def test_what_is_said_of_a_trust_document_is_stored_with_it_and_once() -> None:
     assert replica.stored[0] == {"TrustRow", "AuditRow"}
     assert not any(kinds & {"TrustRow", "AuditRow"} for kinds in replica.stored[1:])
     assert [(row.event, row.count) for row in replica.audit()] == [("trust", 1)]
+
+
+class Teller:
+    """Notes when it is told of something that was merged."""
+
+    def __init__(self, order: list[str]) -> None:
+        self._order = order
+
+    def on_session(self, event: object) -> None: ...
+
+    def on_message(self, received: object) -> None: ...
+
+    def on_burst(self, notices: Sequence[Notice]) -> None:
+        self._order += ["told" for one in notices if isinstance(one, Merged)]
+
+
+def test_what_came_is_told_before_anything_else_is_done_in_a_turn() -> None:
+    broker, topics = MemoryBroker(), Topics()
+    broker.publish("system/config/_trust", trust_payload())
+    replicator = Replicator(topics, ROOT.public, nonce="0" * 32, random=lambda: 0.5)
+    agent = Agent(replicator, MemoryTransport(broker), MemoryReplica(), SystemClock())
+    agent.feed(Follow(SCOPE))
+    while replicator.state_of(SCOPE) != "ready" or not replicator.quiet:
+        agent._turn()
+    order: list[str] = []
+    agent.add_listener(Teller(order))
+    agent.submit(lambda: order.append("a job"))
+    broker.publish(topics.format(KeyTopic(SCOPE, "a")), delta_payload(ALICE, 1, set_("a")))
+    agent._turn()
+    assert order == ["told", "a job"]
+    agent._end()
